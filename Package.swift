@@ -1,0 +1,45 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift target: Swift 6 mode, warnings are errors.
+let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+
+let package = Package(
+    name: "lethefs",
+    products: [.executable(name: "lethefs", targets: ["lethefs"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // C: module maps and shims, no logic.
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CPKCS11", pkgConfig: "p11-kit-1", providers: [.apt(["libp11-kit-dev"])]),
+        .systemLibrary(name: "CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .target(name: "CFuse", dependencies: ["CFuse3"]),
+        .target(name: "CLinux"),
+
+        // Swift: a target imports only what stands above it.
+        .target(name: "Secrets", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "Ciphers", dependencies: ["COpenSSL", "Secrets"], swiftSettings: strict),
+        .target(name: "VolumeFormat", swiftSettings: strict),
+        .target(name: "Storage", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(
+            name: "KeyManagement", dependencies: ["Secrets", "Ciphers", "VolumeFormat"], swiftSettings: strict),
+        .target(
+            name: "KeyProviderPKCS11", dependencies: ["CPKCS11", "CLinux", "KeyManagement"], swiftSettings: strict),
+        .target(
+            name: "VolumeEngine", dependencies: ["Ciphers", "VolumeFormat", "Storage", "KeyManagement"],
+            swiftSettings: strict),
+        .target(name: "FuseServer", dependencies: ["CFuse", "VolumeEngine"], swiftSettings: strict),
+        .target(name: "ControlPlane", dependencies: ["KeyManagement", "VolumeEngine"], swiftSettings: strict),
+        .executableTarget(
+            name: "lethefs",
+            dependencies: [
+                "FuseServer", "ControlPlane", "KeyProviderPKCS11",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,61 @@
+// Linux calls and constants that Swift cannot import as they are (variadic functions, casts in macros).
+#pragma once
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static inline int linux_openat(int dirfd, const char *path, int flags, mode_t mode) {
+    return openat(dirfd, path, flags, mode);
+}
+static inline int linux_renameat2(int olddirfd, const char *oldpath, int newdirfd, const char *newpath, unsigned flags) {
+    return (int)syscall(SYS_renameat2, olddirfd, oldpath, newdirfd, newpath, flags);
+}
+static inline ssize_t linux_getdents64(int fd, void *buffer, size_t count) {
+    return syscall(SYS_getdents64, fd, buffer, count);
+}
+static inline int linux_prctl(int option, unsigned long value) { return prctl(option, value, 0, 0, 0); }
+static inline void linux_explicit_bzero(void *p, size_t n) { explicit_bzero(p, n); }
+static inline int linux_fcntl_int(int fd, int command, int argument) { return fcntl(fd, command, argument); }
+static inline int linux_get_errno(void) { return errno; }
+static inline void linux_set_errno(int value) { errno = value; }
+
+enum {
+    LINUX_O_PATH = O_PATH,
+    LINUX_O_TMPFILE = O_TMPFILE,
+    LINUX_O_NOATIME = O_NOATIME,
+    LINUX_AT_EMPTY_PATH = AT_EMPTY_PATH,
+    LINUX_RENAME_NOREPLACE = 1,
+    LINUX_RENAME_EXCHANGE = 2,
+    LINUX_SEEK_DATA = SEEK_DATA,
+    LINUX_SEEK_HOLE = SEEK_HOLE,
+};

@@ -1,0 +1,46 @@
+import COpenSSL
+import Secrets
+
+/// HKDF-SHA256 (RFC 5869, SP 800-56C): one key for one use from one parent.
+package enum HKDF {
+    /// Derives 256 bits from `key` with the given salt and info.
+    package static func derive(
+        from key: borrowing SecretKey, salt: [UInt8], info: [UInt8]
+    ) throws(CipherError) -> SecretKey {
+        try SecretKey { (output) throws(CipherError) in
+            try key.withBytes { (parent) throws(CipherError) in
+                try derive(from: parent, salt: salt, info: info, into: output)
+            }
+        }
+    }
+
+    /// The general form, for any lengths; the vectors run through it.
+    package static func derive(
+        from parent: UnsafeRawBufferPointer, salt: [UInt8], info: [UInt8], into output: UnsafeMutableRawBufferPointer
+    ) throws(CipherError) {
+        let algorithms = try Algorithms.required()
+        guard let context = EVP_KDF_CTX_new(algorithms.hkdf) else { throw CipherError(.failed) }
+        defer { EVP_KDF_CTX_free(context) }
+        var digest = Array("SHA256\0".utf8CString.map(UInt8.init(bitPattern:)).dropLast())
+        var salt = salt
+        var info = info
+        let done = digest.withUnsafeMutableBufferPointer { digest in
+            salt.withUnsafeMutableBytes { salt in
+                info.withUnsafeMutableBytes { info in
+                    let parameters = [
+                        OSSL_PARAM_construct_utf8_string(
+                            OSSL_KDF_PARAM_DIGEST,
+                            UnsafeMutableRawPointer(digest.baseAddress)?.assumingMemoryBound(to: CChar.self), 0),
+                        OSSL_PARAM_construct_octet_string(
+                            OSSL_KDF_PARAM_KEY, UnsafeMutableRawPointer(mutating: parent.baseAddress), parent.count),
+                        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, salt.baseAddress, salt.count),
+                        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info.baseAddress, info.count),
+                        OSSL_PARAM_construct_end(),
+                    ]
+                    return EVP_KDF_derive(context, output.baseAddress, output.count, parameters)
+                }
+            }
+        }
+        guard done == 1 else { throw CipherError(.failed) }
+    }
+}
