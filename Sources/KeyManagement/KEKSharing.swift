@@ -1,0 +1,73 @@
+import Ciphers
+import Secrets
+import VolumeFormat
+
+/// Divides a KEK over CMKs by the zone's policy, and puts it together again.
+enum KEKSharing {
+    /// any-of: each CMK wraps the KEK. all-of: each wraps one share, and the exclusive-or of all shares is the KEK.
+    static func wrap(
+        _ kek: borrowing SecretKey, policy: ZoneKeyring.Policy, cmks: [any CustomerMasterKey], context: KEKContext
+    ) throws -> [ZoneKeyring.Wrap] {
+        var wraps: [ZoneKeyring.Wrap] = []
+        var remainder = kek.copy()
+        for (index, cmk) in cmks.enumerated() {
+            let last = index == cmks.count - 1
+            let share = policy == .allOf && !last ? try RandomBytes.key() : remainder.copy()
+            if policy == .allOf && !last { remainder = exclusiveOr(remainder, share) }
+            var bound = context
+            bound.share = policy == .allOf ? UInt8(index + 1) : 0
+            do {
+                let wrap = try cmk.wrap(share, context: bound)
+                wraps.append(ZoneKeyring.Wrap(cmk: UInt8(index), share: bound.share, wrap: wrap))
+            } catch {
+                throw KeyringError.root(error, uri: cmk.uri)
+            }
+        }
+        return wraps
+    }
+
+    /// Puts the KEK together. any-of: the first CMK that answers well; the error is the first one's otherwise.
+    static func unwrap(
+        _ kek: ZoneKeyring.KEK, of keyring: ZoneKeyring, context: KEKContext, resolve: KeyringUnlocking.Resolver
+    ) throws(KeyringError) -> SecretKey {
+        switch keyring.policy {
+        case .anyOf:
+            var first: KeyringError?
+            for wrap in kek.wraps {
+                do { return try unwrap(wrap, of: keyring, context: context, resolve: resolve) } catch {
+                    if first == nil { first = error }
+                }
+            }
+            throw first ?? .noUsableKEK
+        case .allOf:
+            guard kek.wraps.count == keyring.cmks.count, Set(kek.wraps.map(\.share)).count == kek.wraps.count else {
+                throw .notAuthentic
+            }
+            var sum = SecretKey { _ in }
+            for wrap in kek.wraps {
+                sum = exclusiveOr(sum, try unwrap(wrap, of: keyring, context: context, resolve: resolve))
+            }
+            return sum
+        }
+    }
+
+    private static func unwrap(
+        _ wrap: ZoneKeyring.Wrap, of keyring: ZoneKeyring, context: KEKContext, resolve: KeyringUnlocking.Resolver
+    ) throws(KeyringError) -> SecretKey {
+        let uri = keyring.cmks[Int(wrap.cmk)].uri
+        var bound = context
+        bound.share = wrap.share
+        guard (wrap.share == 0) == (keyring.policy == .anyOf) else { throw .notAuthentic }
+        do { return try resolve(uri).unwrap(wrap.wrap, context: bound) } catch { throw .root(error, uri: uri) }
+    }
+
+    private static func exclusiveOr(_ left: borrowing SecretKey, _ right: borrowing SecretKey) -> SecretKey {
+        left.withBytes { left in
+            right.withBytes { right in
+                SecretKey { output in
+                    for index in output.indices { output[index] = left[index] ^ right[index] }
+                }
+            }
+        }
+    }
+}

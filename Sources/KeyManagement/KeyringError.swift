@@ -1,0 +1,16 @@
+import Ciphers
+import VolumeFormat
+
+/// Why a zone's keys could not be had.
+package enum KeyringError: Error, Sendable, Equatable {
+    /// A CMK's owner answered no, or not at all; the URI names the CMK.
+    case root(RootError, uri: String)
+    /// The keyring or the volume's description was changed, or belongs elsewhere.
+    case notAuthentic
+    /// The keyring is not one, or one that this program does not know.
+    case format(FormatError)
+    /// The keyring holds no KEK that may still decrypt.
+    case noUsableKEK
+    /// The cryptographic library failed.
+    case cipher(CipherError)
+}

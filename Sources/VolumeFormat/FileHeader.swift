@@ -1,0 +1,122 @@
+/// The 512-byte header of a lower file (FORMAT §4). Parsing does not authenticate: the caller unwraps the current DEK,
+/// derives the header-MAC key and compares the MAC before it uses any field.
+package struct FileHeader: Equatable, Sendable {
+    package static let magic = Array("LETHEFIL".utf8)
+    package static let formatVersion: UInt16 = 1
+    /// Bytes that the MAC covers; the MAC itself fills the rest.
+    package static let authenticatedSize = 480
+    private static let object: StaticString = "file header"
+
+    package enum State: UInt8, Sendable {
+        /// Size and flags are exact.
+        case closed = 0
+        /// Open for writing when this was stored: size and flags may lag behind the pages.
+        case open = 1
+    }
+
+    package struct Flags: OptionSet, Sendable {
+        package var rawValue: UInt32
+        package init(rawValue: UInt32) { self.rawValue = rawValue }
+        /// Some pages may be holes: all zero on the lower storage, read as zeros.
+        package static let sparse = Flags(rawValue: 1 << 0)
+        static let known: Flags = [.sparse]
+    }
+
+    package var features: FeatureFlags
+    package var volume: UniqueID
+    package var file: UniqueID
+    package var zone: ZoneID
+    package var state: State
+    package var flags: Flags
+    /// Plaintext bytes.
+    package var size: UInt64
+    /// Goes up with every store of the header.
+    package var generation: UInt64
+    /// The mount (volume epoch) that stored the header.
+    package var epoch: UInt64
+    /// 1 to 4; one is current.
+    package var slots: [DEKSlot]
+
+    package init(
+        features: FeatureFlags = [], volume: UniqueID, file: UniqueID, zone: ZoneID, state: State, flags: Flags = [],
+        size: UInt64, generation: UInt64, epoch: UInt64, slots: [DEKSlot]
+    ) {
+        self.features = features
+        self.volume = volume
+        self.file = file
+        self.zone = zone
+        self.state = state
+        self.flags = flags
+        self.size = size
+        self.generation = generation
+        self.epoch = epoch
+        self.slots = slots
+    }
+
+    /// The first 480 bytes; the MAC over them follows.
+    package var authenticatedBytes: [UInt8] {
+        precondition((1...DEKSlot.maximumCount).contains(slots.count))
+        var writer = ByteWriter()
+        writer.append(contentsOf: Self.magic)
+        writer.append(Self.formatVersion)
+        writer.append(UInt16(0))
+        writer.append(features.rawValue)
+        writer.append(volume)
+        writer.append(file)
+        writer.append(zone.rawValue)
+        writer.append(state.rawValue)
+        writer.append(UInt8(slots.count))
+        writer.append(UInt16(0))
+        writer.append(size)
+        writer.append(generation)
+        writer.append(epoch)
+        writer.append(flags.rawValue)
+        writer.append(UInt32(0))
+        writer.pad(to: 152)
+        for slot in slots { slot.encode(into: &writer) }
+        writer.pad(to: Self.authenticatedSize)
+        return writer.bytes
+    }
+
+    /// Reads the fields of 512 bytes. The MAC is `bytes[480..<512]`.
+    package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
+        guard bytes.count == Geometry.headerSize else { throw FormatError(.truncated, Self.object) }
+        var reader = ByteReader(bytes, of: Self.object)
+        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
+        guard try reader.read(UInt16.self) == Self.formatVersion else { throw FormatError(.unknownVersion, Self.object) }
+        try reader.expectZeros(2)
+        features = FeatureFlags(rawValue: try reader.read())
+        guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
+        volume = try reader.readID()
+        file = try reader.readID()
+        zone = ZoneID(rawValue: try reader.read())
+        guard let state = State(rawValue: try reader.read()) else { throw FormatError(.malformed, Self.object) }
+        self.state = state
+        let count = Int(try reader.read(UInt8.self))
+        try reader.expectZeros(2)
+        size = try reader.read()
+        generation = try reader.read()
+        epoch = try reader.read()
+        flags = Flags(rawValue: try reader.read())
+        try reader.expectZeros(4 + 64)
+        guard (1...DEKSlot.maximumCount).contains(count), size <= Geometry.maximumSize, flags.isSubset(of: .known) else {
+            throw FormatError(.malformed, Self.object)
+        }
+        var slots: [DEKSlot] = []
+        for _ in 0..<count { slots.append(try DEKSlot(from: &reader, of: Self.object)) }
+        try DEKSlot.validate(slots, of: Self.object)
+        self.slots = slots
+        try reader.expectZeros(Self.authenticatedSize - reader.position)
+    }
+
+    /// Index of the slot whose DEK seals new pages and keys the header's MAC.
+    package var currentIndex: Int { slots.firstIndex { $0.state == .current } ?? 0 }
+}
+
+/// Features that a reader must know to read an object rightly; a program that does not know one refuses it.
+package struct FeatureFlags: OptionSet, Sendable, Equatable {
+    package var rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+    /// None is defined in format version 1.
+    package static let known: FeatureFlags = []
+}
