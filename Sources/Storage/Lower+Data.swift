@@ -21,6 +21,17 @@ extension Lower {
         return done
     }
 
+    /// A value of a few bytes at `offset`; zero where the file ends before it.
+    package static func readValue<T: BitwiseCopyable>(
+        _ descriptor: borrowing Descriptor, at offset: UInt64, initial: T
+    ) throws(Errno) -> T {
+        var value = initial
+        try withUnsafeMutablePointer(to: &value) { (pointer) throws(Errno) in
+            _ = try read(descriptor, into: pointer, count: MemoryLayout<T>.size, at: offset)
+        }
+        return value
+    }
+
     /// pwrite(2) until all is written.
     package static func write(
         _ descriptor: borrowing Descriptor, from buffer: UnsafeRawPointer, count: Int, at offset: UInt64

@@ -1,0 +1,64 @@
+import Glibc
+import Synchronization
+import VolumeFormat
+
+/// Page-aligned memory for one request: cipher pages on one side, their payloads on the other.
+///
+/// The payloads of consecutive pages are consecutive plaintext, so a request is opened straight into its reply.
+package final class RequestBuffer: @unchecked Sendable {
+    /// Longest request, in plaintext bytes.
+    package static let maximumRequest = 1 << 20
+    /// Pages that such a request can touch.
+    static let maximumPages = maximumRequest / Geometry.payload + 3
+    static let capacity = maximumPages * Geometry.pageSize
+
+    // Used by the one thread that took the buffer from the pool.
+    let cipher: UnsafeMutableRawPointer
+    let plain: UnsafeMutableRawPointer
+    /// How far each side was used, so that wiping costs what was used.
+    fileprivate var used = 0
+
+    fileprivate init() {
+        cipher = .allocate(byteCount: Self.capacity, alignment: Geometry.pageSize)
+        plain = .allocate(byteCount: Self.capacity, alignment: Geometry.pageSize)
+    }
+
+    /// Notes that `pages` pages are about to be used.
+    @inline(__always)
+    func willUse(pages: Int) { used = max(used, pages * Geometry.pageSize) }
+
+    fileprivate func wipe() {
+        explicit_bzero(plain, used)
+        used = 0
+    }
+
+    deinit {
+        explicit_bzero(plain, used)
+        cipher.deallocate()
+        plain.deallocate()
+    }
+}
+
+/// Request buffers, the last used first: an idle mount keeps few pages warm.
+package final class BufferPool: Sendable {
+    private let free = Mutex<[RequestBuffer]>([])
+    /// Buffers kept for reuse; more are made under load, and dropped after it.
+    private let keep: Int
+
+    init(keep: Int = 8) { self.keep = keep }
+
+    package func take() -> RequestBuffer { free.withLock { $0.popLast() } ?? RequestBuffer() }
+
+    package func give(_ buffer: RequestBuffer) {
+        free.withLock { if $0.count < keep { $0.append(buffer) } }
+    }
+
+    /// Wipes the plaintext in every idle buffer.
+    package func wipe() {
+        let idle = free.withLock { buffers in
+            defer { buffers = [] }
+            return buffers
+        }
+        for buffer in idle { buffer.wipe() }
+    }
+}

@@ -1,0 +1,110 @@
+import CLinux
+import Ciphers
+import Storage
+import VolumeFormat
+
+extension FileContent {
+    /// Pages sealed under one stored invocation bound before the next one must be stored.
+    private static let invocationLease: UInt64 = 1 << 20
+    /// Where a DEK stops sealing, well before 2^32 (SP 800-38D §8.3): a new one takes over.
+    static let invocationLimit: UInt64 = 1 << 31
+
+    /// Sees to it that the stored header says "open", and that its invocation bound covers `pages` more.
+    ///
+    /// Returns true when a header must still be stored and the caller writes page 0 anyway (`inPlace`): both then go in one
+    /// write, and the caller sets `stage`.
+    func prepareHeader(sealing pages: Int, inPlace: Bool) throws(Errno) -> Bool {
+        if stage == .open, invocationsLeft >= UInt64(pages) { return false }
+        if invocationsLeft < UInt64(pages) {
+            if header.slots[header.currentIndex].invocationBound >= Self.invocationLimit { try replaceDEK() }
+            header.slots[header.currentIndex].invocationBound += Self.invocationLease
+            invocationsLeft += Self.invocationLease
+        }
+        header.state = .open
+        header.generation += 1
+        header.epoch = volume.epoch
+        if inPlace { return true }
+        try storeHeader()
+        stage = .open
+        return false
+    }
+
+    /// Stores the header as it is now.
+    func storeHeader() throws(Errno) {
+        let bytes = UnsafeMutableRawPointer.allocate(byteCount: Geometry.headerSize, alignment: 16)
+        defer { bytes.deallocate() }
+        try encodeHeader(into: bytes)
+        try Lower.write(descriptor, from: bytes, count: Geometry.headerSize, at: 0)
+    }
+
+    /// Writes the header and its MAC to 512 bytes.
+    func encodeHeader(into output: UnsafeMutableRawPointer) throws(Errno) {
+        let body = header.authenticatedBytes
+        let code: [UInt8]
+        do { code = try HMACSHA256.code(key: current.headerMAC, message: body) } catch { throw .io }
+        body.withUnsafeBytes { output.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(output), byteCount: $0.count) }
+        code.withUnsafeBytes {
+            (output + body.count).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(output), byteCount: $0.count)
+        }
+    }
+
+    /// From now on pages may be missing between others.
+    func markSparse() {
+        header.flags.insert(.sparse)
+        holesAllowed = true
+    }
+
+    /// A new DEK for all pages from now on; the old one stays for the pages that it sealed. The new wrap is durable before the
+    /// first page under it.
+    private func replaceDEK() throws(Errno) {
+        guard header.slots.count < DEKSlot.maximumCount, let newest = header.slots.map(\.version).max(),
+            newest.rawValue < PageLeader.maximumVersion
+        else { throw .io }
+        let previous = (header, keys)
+        do {
+            let version = KeyVersion(rawValue: newest.rawValue + 1)
+            let (slot, dek) = try volume.keys(inode.zone).makeSlot(version: version, now: Volume.now)
+            header.slots[header.currentIndex].state = .retiring
+            header.slots.append(slot)
+            keys.append(try FileKeys(version: version, dek: dek.key, file: header.file))
+            invocationsLeft = 0
+            header.generation += 1
+            try storeHeader()
+            try Lower.sync(descriptor)
+        } catch {
+            (header, keys) = previous
+            throw error as? Errno ?? .io
+        }
+    }
+
+    /// Brings header and lower length up to date when the last handle goes. The caller holds the gate and `lock`.
+    func settle() throws(Errno) {
+        guard isWritable, stage != .closed else { return }
+        let info = try Lower.stat(descriptor)
+        guard info.st_nlink > 0 else { return }
+        if stage == .doubtful, try hasHoles() { header.flags.insert(.sparse) }
+        header.state = .closed
+        header.size = size
+        header.generation += 1
+        header.epoch = volume.epoch
+        // What was leased and not used is given back.
+        header.slots[header.currentIndex].invocationBound -= invocationsLeft
+        invocationsLeft = 0
+        try storeHeader()
+        if !lengthTellsSize || stage == .doubtful {
+            try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
+            lengthTellsSize = true
+        }
+        stage = .closed
+        // The program's times, not those of this bookkeeping.
+        try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)
+    }
+
+    /// True when the lower file has a hole before its last page's end.
+    private func hasHoles() throws(Errno) -> Bool {
+        let pages = Geometry.pageCount(forSize: size)
+        guard pages > 0 else { return false }
+        let firstHole = try Lower.seek(descriptor, to: 0, whence: SeekWhence.hole)
+        return holesAllowed && (header.flags.contains(.sparse) || firstHole < pages * UInt64(Geometry.pageSize))
+    }
+}

@@ -1,0 +1,183 @@
+import Ciphers
+import Storage
+import VolumeFormat
+
+extension FileContent {
+    /// Writes `data` (at most `RequestBuffer.maximumRequest` bytes) at `offset`: one lower write for the whole request.
+    package func write(_ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer) throws(Errno) {
+        guard data.count > 0 else { return }
+        precondition(data.count <= RequestBuffer.maximumRequest)
+        guard offset <= Geometry.maximumSize - UInt64(data.count) else { throw .fileTooBig }
+        _ = try volume.keys(inode.zone)
+        try lock.writing { () throws(Errno) in try writeLocked(data, at: offset, buffer) }
+    }
+
+    func writeLocked(_ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer) throws(Errno) {
+        guard isWritable else { throw .badDescriptor }
+        let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
+        buffer.willUse(pages: span.pages)
+        let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
+        if span.skipsPages { markSparse() }
+        try sealSpan(span, data, buffer)
+        let startOffset: Int
+        if withHeader {
+            try encodeHeader(into: buffer.cipher)
+            startOffset = 0
+        } else {
+            startOffset = span.first.rawValue == 0 ? Geometry.headerSize : 0
+        }
+        let wasHole = try lastPageWasHole(span)
+        do {
+            try Lower.write(
+                descriptor, from: buffer.cipher + startOffset, count: span.pages * Geometry.pageSize - startOffset,
+                at: span.first.rawValue * UInt64(Geometry.pageSize) + UInt64(startOffset))
+        } catch {
+            edge.forget()
+            undoFailedWrite()
+            throw error
+        }
+        if withHeader { stage = .open }
+        invocationsLeft -= UInt64(span.pages)
+        try settleLength(span, wasHole: wasHole)
+        size = span.newSize
+        if span.endsInside {
+            let skip = Int(Geometry.plainStart(of: span.last) - Geometry.plainStart(of: span.first))
+            edge.keep(span.last, buffer.plain + skip)
+        } else if let kept = edge.page, kept >= span.first, kept <= span.last {
+            edge.forget()
+        }
+    }
+
+    /// Seals all pages of the span into `buffer.cipher`. Whole pages are sealed straight from the program's bytes; pages of
+    /// which only a part is written are put together in `buffer.plain` first.
+    private func sealSpan(_ span: WriteSpan, _ data: UnsafeRawBufferPointer, _ buffer: RequestBuffer) throws(Errno) {
+        guard let source = data.baseAddress else { return }
+        try assembleEdges(span, source, buffer)
+        var iv = try PageIV()
+        let key = current
+        do {
+            try volume.aead.withContext(for: key.content) { (context) throws(CipherError) in
+                try context.loadForSealing(key.content)
+                for index in 0..<span.pages {
+                    let page = PageIndex(rawValue: span.first.rawValue + UInt64(index))
+                    let start = Geometry.plainStart(of: page)
+                    let capacity = UInt64(Geometry.capacity(of: page))
+                    let used = Int(min(capacity, span.newSize - start))
+                    let isWhole = start >= span.offset && start + capacity <= span.end
+                    let plain: UnsafeRawPointer =
+                        isWhole
+                        ? source + Int(start - span.offset)
+                        : UnsafeRawPointer(buffer.plain + Int(start - Geometry.plainStart(of: span.first)))
+                    try sealPage(
+                        page, used: used, plain: plain, at: buffer.cipher + index * Geometry.pageSize, iv: &iv,
+                        using: &context)
+                }
+            }
+        } catch { throw .io }
+    }
+
+    /// Puts the partly written first and last page together in their places in `buffer.plain`.
+    private func assembleEdges(_ span: WriteSpan, _ source: UnsafeRawPointer, _ buffer: RequestBuffer) throws(Errno) {
+        let base = Geometry.plainStart(of: span.first)
+        let edges = span.first == span.last ? [span.first] : [span.first, span.last]
+        if edges.count == 2, span.pages == 2, try assemblePair(span, buffer) {
+            // Both were read at once.
+        } else {
+            for (index, page) in edges.enumerated() where span.isPartial(page) {
+                let target = buffer.plain + Int(Geometry.plainStart(of: page) - base)
+                if Geometry.plainStart(of: page) < span.oldSize {
+                    let scratch = buffer.cipher + (index == 0 ? 0 : (span.pages - 1) * Geometry.pageSize)
+                    _ = try loadPage(page, into: target, scratch: scratch)
+                } else {
+                    target.initializeMemory(as: UInt8.self, repeating: 0, count: Geometry.capacity(of: page))
+                }
+            }
+        }
+        for page in edges where span.isPartial(page) {
+            let start = Geometry.plainStart(of: page)
+            let from = max(start, span.offset)
+            let to = min(start + UInt64(Geometry.capacity(of: page)), span.end)
+            (buffer.plain + Int(from - base)).copyMemory(from: source + Int(from - span.offset), byteCount: Int(to - from))
+        }
+    }
+
+    /// Two adjacent partial pages, both there and neither kept: one read. False when that is not the case.
+    private func assemblePair(_ span: WriteSpan, _ buffer: RequestBuffer) throws(Errno) -> Bool {
+        guard span.isPartial(span.first), span.isPartial(span.last), Geometry.plainStart(of: span.last) < span.oldSize,
+            edge.page != span.first, edge.page != span.last
+        else { return false }
+        let got = try Lower.read(
+            descriptor, into: buffer.cipher, count: 2 * Geometry.pageSize,
+            at: span.first.rawValue * UInt64(Geometry.pageSize))
+        try openPages(span.first, count: 2, cipher: buffer.cipher, available: got, plain: buffer.plain)
+        return true
+    }
+
+    /// True where the write lands in the last page, the page is a hole, and only the lower length knows its size.
+    private func lastPageWasHole(_ span: WriteSpan) throws(Errno) -> Bool {
+        guard holesAllowed, lengthTellsSize, span.growsWithinLastPage else { return false }
+        let offset = Geometry.leaderOffset(of: span.last) + UInt64(PageLeader.versionOffset)
+        let leader = try Lower.readValue(descriptor, at: offset, initial: UInt32(0))
+        return leader == 0
+    }
+
+    /// After the pages: takes the size out of the lower length where the last page now carries it.
+    ///
+    /// While an old length and a new page could both be on disk, either gives the bytes that were flushed. Only where the last
+    /// page was a hole does the page have to be durable first: without it no leader would tell the size.
+    private func settleLength(_ span: WriteSpan, wasHole: Bool) throws(Errno) {
+        guard span.newSize > span.oldSize else { return }
+        if lengthTellsSize, span.growsWithinLastPage {
+            if wasHole { try Lower.sync(descriptor, dataOnly: true) }
+            try Lower.truncate(descriptor, to: (span.last.rawValue + 1) * UInt64(Geometry.pageSize))
+        }
+        lengthTellsSize = false
+    }
+
+    /// A lower write that failed may have left part of itself behind the end, or new bytes after the old end in the last page.
+    private func undoFailedWrite() {
+        do throws(Errno) {
+            guard stage != .unwritten else { return try Lower.truncate(descriptor, to: 0) }
+            try cutLastPage(at: size)
+            try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
+            lengthTellsSize = true
+        } catch { volume.markDirty() }
+    }
+}
+
+/// Which pages a write touches, and what becomes of the size.
+struct WriteSpan {
+    let offset: UInt64
+    let end: UInt64
+    let oldSize: UInt64
+    let newSize: UInt64
+    let first: PageIndex
+    let last: PageIndex
+
+    init(offset: UInt64, count: Int, oldSize: UInt64) {
+        self.offset = offset
+        self.oldSize = oldSize
+        end = offset + UInt64(count)
+        newSize = max(oldSize, end)
+        first = Geometry.page(at: offset)
+        last = Geometry.page(at: end - 1)
+    }
+
+    var pages: Int { Int(last.rawValue - first.rawValue) + 1 }
+
+    /// True when whole pages between the old end and the first one stay holes.
+    var skipsPages: Bool { first.rawValue > Geometry.pageCount(forSize: oldSize) }
+
+    /// True when the write ends before its last page does: the next append begins in it.
+    var endsInside: Bool { isPartial(last) }
+
+    /// True when the file grows and keeps its number of pages.
+    var growsWithinLastPage: Bool {
+        newSize > oldSize && oldSize > 0 && last.rawValue + 1 == Geometry.pageCount(forSize: oldSize)
+    }
+
+    func isPartial(_ page: PageIndex) -> Bool {
+        let start = Geometry.plainStart(of: page)
+        return start < offset || start + UInt64(Geometry.capacity(of: page)) > end
+    }
+}

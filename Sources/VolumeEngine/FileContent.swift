@@ -1,0 +1,129 @@
+import CLinux
+import Ciphers
+import KeyManagement
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// The content of a regular file while it is open: one for each inode, shared by all its handles.
+///
+/// Reads take `lock` shared, whatever changes the file takes it alone. What a crash may leave behind is told at each step;
+/// FORMAT §9 has the argument as a whole.
+package final class FileContent: @unchecked Sendable {
+    // All variables are guarded by `lock`, except `openCount` (by the inode's gate) and `published`.
+    package let inode: Inode
+    let volume: Volume
+    let lock = RWLock()
+
+    /// The lower file; writable if `isWritable`.
+    var descriptor: Descriptor
+    var isWritable: Bool
+    var header: FileHeader
+    /// Keys of the header's slots, in the same order.
+    var keys: [FileKeys]
+    /// All-zero pages read as zeros: the file is sparse, or a crash may have left some.
+    var holesAllowed: Bool
+    var stage: HeaderStage
+    /// The lower length carries the size. Otherwise it is a whole number of pages, and the last page's leader carries it.
+    var lengthTellsSize: Bool
+    /// Pages that may still be sealed under the stored invocation bound.
+    var invocationsLeft: UInt64 = 0
+    /// Plaintext of the page that the last write ended in: an append need not read it back.
+    var edge = EdgePage()
+    var openCount = 1
+    private let published = Atomic<UInt64>(0)
+    private let failures = Atomic<UInt64>(0)
+
+    /// What the lower storage holds as this file's header.
+    enum HeaderStage {
+        /// Nothing yet: the file was made just now.
+        case unwritten
+        /// A header that says "closed", with exact size and flags.
+        case closed
+        /// A closed header that should be stored again, because a crash left the file in doubt.
+        case doubtful
+        /// A header that says "open"; size and flags in it may lag.
+        case open
+    }
+
+    /// Plaintext bytes. Read without the lock, it is the size after some finished operation.
+    package var size: UInt64 {
+        get { published.load(ordering: .acquiring) }
+        set { published.store(newValue, ordering: .releasing) }
+    }
+
+    /// How many flushes have failed; a handle compares it with what it has reported (see `FileHandle`).
+    package var failureCount: UInt64 { failures.load(ordering: .acquiring) }
+    func noteFailure() { failures.add(1, ordering: .acquiringAndReleasing) }
+
+    var current: FileKeys { keys[header.currentIndex] }
+
+    /// A new, empty file on a lower file that was just created.
+    init(creating inode: Inode, in volume: Volume, descriptor: Descriptor) throws(Errno) {
+        let zoneKeys = try volume.keys(inode.zone)
+        let id = try Volume.randomID()
+        do {
+            let (slot, dek) = try zoneKeys.makeSlot(version: .first, now: Volume.now)
+            keys = [try FileKeys(version: slot.version, dek: dek.key, file: id)]
+            header = FileHeader(
+                volume: volume.description.volume, file: id, zone: inode.zone, state: .open, size: 0, generation: 0,
+                epoch: volume.epoch, slots: [slot])
+        } catch { throw .io }
+        self.inode = inode
+        self.volume = volume
+        self.descriptor = descriptor
+        isWritable = true
+        holesAllowed = false
+        stage = .unwritten
+        lengthTellsSize = false
+    }
+
+    /// An existing file whose header was read and authenticated.
+    init(_ loaded: LoadedFile, inode: Inode, volume: Volume, descriptor: Descriptor, isWritable: Bool) {
+        self.inode = inode
+        self.volume = volume
+        self.descriptor = descriptor
+        self.isWritable = isWritable
+        header = loaded.header
+        keys = loaded.keys
+        holesAllowed = loaded.holesAllowed
+        stage = loaded.isDoubtful ? .doubtful : .closed
+        lengthTellsSize = loaded.lengthTellsSize
+        size = loaded.size
+    }
+
+    /// fstat(2) of the lower file.
+    func lowerAttributes() throws(Errno) -> stat { try Lower.stat(lock.reading { descriptor }) }
+}
+
+/// The plaintext of one page, for the next write to it.
+struct EdgePage {
+    private var bytes: UnsafeMutableRawPointer?
+    private(set) var page: PageIndex?
+
+    /// Copies the page's plaintext out, if it is the one that is kept.
+    func load(_ page: PageIndex, into output: UnsafeMutableRawPointer) -> Bool {
+        guard self.page == page, let bytes else { return false }
+        output.copyMemory(from: bytes, byteCount: Geometry.capacity(of: page))
+        return true
+    }
+
+    mutating func keep(_ page: PageIndex, _ plaintext: UnsafeRawPointer) {
+        let target = bytes ?? .allocate(byteCount: Geometry.payload, alignment: 16)
+        target.copyMemory(from: plaintext, byteCount: Geometry.capacity(of: page))
+        bytes = target
+        self.page = page
+    }
+
+    mutating func forget() { page = nil }
+
+    /// Wipes and frees; the owner calls it before it goes.
+    mutating func wipe() {
+        if let bytes {
+            linux_explicit_bzero(bytes, Geometry.payload)
+            bytes.deallocate()
+        }
+        bytes = nil
+        page = nil
+    }
+}

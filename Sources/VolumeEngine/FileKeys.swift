@@ -1,0 +1,45 @@
+import Ciphers
+import KeyManagement
+import Secrets
+import Storage
+import VolumeFormat
+
+/// The keys derived from one version of a file's DEK (FORMAT §4): one key, one use.
+final class FileKeys: Sendable {
+    let version: KeyVersion
+    let content: AEADKey
+    let headerMAC: SecretKey
+    let xattrNames: SecretKey
+    let xattrValues: AEADKey
+
+    init(version: KeyVersion, dek: borrowing SecretKey, file: UniqueID) throws(CipherError) {
+        let keys = try DerivedKeys(
+            4, from: dek, salt: (file.high, file.low), info: "lethefs/1 file", version: version.rawValue)
+        self.version = version
+        content = AEADKey(keys.key(0))
+        headerMAC = keys.key(1)
+        xattrNames = keys.key(2)
+        xattrValues = AEADKey(keys.key(3))
+    }
+}
+
+/// The keys derived from the current version of a directory's DEK (FORMAT §5).
+final class DirectoryKeys: Sendable {
+    let version: KeyVersion
+    let names: SecretKey
+    let longNames: SecretKey
+    let headerMAC: SecretKey
+    let xattrNames: SecretKey
+    let xattrValues: AEADKey
+
+    init(version: KeyVersion, dek: borrowing SecretKey, directory: UniqueID) throws(CipherError) {
+        let keys = try DerivedKeys(
+            5, from: dek, salt: (directory.high, directory.low), info: "lethefs/1 directory", version: version.rawValue)
+        self.version = version
+        names = keys.key(0)
+        longNames = keys.key(1)
+        headerMAC = keys.key(2)
+        xattrNames = keys.key(3)
+        xattrValues = AEADKey(keys.key(4))
+    }
+}

@@ -1,0 +1,83 @@
+import CLinux
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// A lower inode that the kernel (or a child) knows.
+///
+/// It holds no descriptor of its own: it knows a parent and a stored name, and opens by them when asked, comparing the inode
+/// number. So 100,000 known files cost 100,000 small objects and not as many descriptors.
+package final class Inode: Sendable {
+    /// File type, as in `st_mode & S_IFMT`.
+    package enum Kind: UInt8, Sendable { case regular, directory, symbolicLink, special }
+
+    let key: InodeKey
+    package let kind: Kind
+    /// The zone that its contents belong to. Of a directory: the zone of its parent's entries, until its header is read.
+    let zone: ZoneID
+    /// Differs from any other inode object's ever made in this mount.
+    package let generation: UInt64
+
+    struct State {
+        /// Where it was seen last; `nil` for the root.
+        var location: Location?
+        /// Held after the last known name is gone.
+        var pinned: Descriptor?
+        /// Of a directory: descriptor and keys, while cached.
+        var handle: DirectoryHandle?
+        /// Of a regular file: its content, while it is open.
+        var content: FileContent?
+        /// For the clock that evicts handles.
+        var recentlyUsed = false
+        /// Of a directory: set-group-ID, which children inherit.
+        var isSetgid = false
+    }
+
+    /// A stored name in a directory. Keeps its parent in the table.
+    struct Location {
+        let parent: Inode
+        /// NUL-terminated.
+        let name: [CChar]
+    }
+
+    // Leaf lock: no call to the lower storage under it.
+    let state: Mutex<State>
+    // What the kernel counts, one for each child's location, one for each user in here. From zero to one, and from one to
+    // zero, only under the table's shard.
+    let references = Atomic<Int>(1)
+
+    init(key: InodeKey, kind: Kind, zone: ZoneID, generation: UInt64, location: Location?) {
+        self.key = key
+        self.kind = kind
+        self.zone = zone
+        self.generation = generation
+        var state = State()
+        state.location = location
+        self.state = Mutex(state)
+    }
+
+    /// The lower inode number.
+    package var number: UInt64 { key.number }
+}
+
+/// Names a lower inode.
+struct InodeKey: Hashable, Sendable {
+    let device: UInt64
+    let number: UInt64
+
+    init(_ info: stat) {
+        device = UInt64(info.st_dev)
+        number = UInt64(info.st_ino)
+    }
+}
+
+extension Inode.Kind {
+    init(mode: mode_t) {
+        switch mode & mode_t(S_IFMT) {
+        case mode_t(S_IFREG): self = .regular
+        case mode_t(S_IFDIR): self = .directory
+        case mode_t(S_IFLNK): self = .symbolicLink
+        default: self = .special
+        }
+    }
+}

@@ -1,0 +1,188 @@
+import CLinux
+import Ciphers
+import KeyManagement
+import Storage
+import VolumeFormat
+
+extension Volume {
+    /// Creates a regular file and opens it. `mode` is as the program gave it; the calling thread's umask is the program's, so
+    /// that the lower file system applies it, or a default ACL, as it does for its own.
+    package func create(
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, flags: Int32, _ who: Credentials
+    ) throws(Errno) -> (entry: Entry, content: FileContent) {
+        let handle = try handle(parent)
+        return try handle.withLowerName(name) { (lower) throws(Errno) in
+            try handle.makeSidecar(lower)
+            let descriptor: Descriptor
+            do throws(Errno) {
+                descriptor = try Lower.open(
+                    handle.descriptor, lower.text, flags: O_RDWR | O_CREAT | O_EXCL, mode: mode & 0o777)
+            } catch {
+                guard error == .exists, flags & O_EXCL == 0 else { throw error }
+                return try openExisting(parent, handle, lower, flags: flags)
+            }
+            do throws(Errno) {
+                try giveTo(who, parent, descriptor, mode: mode)
+                return try adoptCreated(parent, handle, lower, descriptor)
+            } catch {
+                try? Lower.unlink(handle.descriptor, lower.text)
+                handle.removeSidecar(lower)
+                throw error
+            }
+        }
+    }
+
+    private func adoptCreated(
+        _ parent: Inode, _ handle: DirectoryHandle, _ lower: LowerName, _ descriptor: Descriptor
+    ) throws(Errno) -> (entry: Entry, content: FileContent) {
+        let info = try Lower.stat(descriptor)
+        let (inode, _) = table.acquire(InodeKey(info)) { generation in
+            table.retain(parent)
+            return Inode(
+                key: InodeKey(info), kind: .regular, zone: handle.zone, generation: generation,
+                location: Inode.Location(parent: parent, name: lower.stored))
+        }
+        let content = try gate(inode).lock.withLock { (_) throws(Errno) in
+            let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
+            inode.state.withLock { $0.content = content }
+            return content
+        }
+        table.retain(inode)  // for the open content
+        return (Entry(inode: inode, attributes: try presented(inode, info)), content)
+    }
+
+    private func openExisting(
+        _ parent: Inode, _ handle: DirectoryHandle, _ lower: LowerName, flags: Int32
+    ) throws(Errno) -> (entry: Entry, content: FileContent) {
+        let entry = try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+        do throws(Errno) {
+            guard entry.inode.kind == .regular else { throw entry.inode.kind == .directory ? .isDirectory : .exists }
+            let content = try openContent(entry.inode, forWriting: flags & O_ACCMODE != O_RDONLY)
+            if flags & O_TRUNC != 0 { try content.truncate(to: 0) }
+            return (Entry(inode: entry.inode, attributes: try attributes(entry.inode)), content)
+        } catch {
+            table.release(entry.inode)
+            throw error
+        }
+    }
+
+    /// mknod(2): a regular file, a FIFO, a socket or a device.
+    package func makeNode(
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, device: dev_t, _ who: Credentials
+    ) throws(Errno) -> Entry {
+        if Inode.Kind(mode: mode) == .regular {
+            let (entry, content) = try create(parent, name, mode: mode, flags: O_EXCL, who)
+            closeContent(content)
+            return entry
+        }
+        let handle = try handle(parent)
+        return try handle.withLowerName(name) { (lower) throws(Errno) in
+            try handle.makeSidecar(lower)
+            do throws(Errno) {
+                try Lower.makeNode(handle.descriptor, lower.text, mode: mode, device: device)
+            } catch {
+                if error != .exists { handle.removeSidecar(lower) }
+                throw error
+            }
+            return try finishEntry(parent, handle, lower, mode: mode, who)
+        }
+    }
+
+    /// symlink(2).
+    package func makeSymbolicLink(
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, target: UnsafeRawBufferPointer, _ who: Credentials
+    ) throws(Errno) -> Entry {
+        let handle = try handle(parent)
+        return try handle.withLowerName(name) { (lower) throws(Errno) in
+            let stored = try sealLink(target, zone: handle.zone)
+            try handle.makeSidecar(lower)
+            do throws(Errno) {
+                try Lower.symlink(target: stored.text, handle.descriptor, lower.text)
+            } catch {
+                removeLinkTail(stored.tail)
+                if error != .exists { handle.removeSidecar(lower) }
+                throw error
+            }
+            return try finishEntry(parent, handle, lower, mode: nil, who)
+        }
+    }
+
+    /// mkdir(2). The directory is made under a temporary name beside its place, so that it inherits group and ACL, gets its
+    /// header, and is then renamed: it is never seen, nor left by a crash, without one.
+    package func makeDirectory(
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, _ who: Credentials
+    ) throws(Errno) -> Entry {
+        let handle = try handle(parent)
+        return try handle.withLowerName(name) { (lower) throws(Errno) in
+            let (header, keys) = try Self.makeDirectoryHeader(
+                volume: description.volume, keys: try self.keys(handle.zone), now: Self.now)
+            let text = try Self.encodedHeader(header, keys: keys)
+            let temporary = try Self.temporaryName()
+            // The owner must be able to put the header in; what was not asked for is taken away afterwards.
+            try Lower.makeDirectory(handle.descriptor, temporary, mode: mode | 0o700)
+            do throws(Errno) {
+                try Lower.symlink(
+                    target: text, handle.descriptor, temporary + "/" + ReservedName.directoryHeader)
+                try giveTo(who, parent, handle.descriptor, temporary, isDirectory: true)
+                if mode & 0o700 != 0o700 {
+                    let made = try Lower.stat(handle.descriptor, temporary).st_mode & 0o7777
+                    try Lower.changeMode(handle.descriptor, temporary, to: made & ~(0o700 & ~mode))
+                }
+                try handle.makeSidecar(lower)
+                try Lower.rename(
+                    handle.descriptor, temporary, handle.descriptor, lower.text, flags: UInt32(LINUX_RENAME_NOREPLACE))
+            } catch {
+                try? Lower.unlink(handle.descriptor, temporary + "/" + ReservedName.directoryHeader)
+                try? Lower.unlink(handle.descriptor, temporary, isDirectory: true)
+                if error != .exists { handle.removeSidecar(lower) }
+                throw error
+            }
+            return try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+        }
+    }
+
+    static func temporaryName() throws(Errno) -> String {
+        let id = try randomID()
+        return ReservedName.temporary + String(id.high, radix: 36) + String(id.low, radix: 36)
+    }
+
+    private func finishEntry(
+        _ parent: Inode, _ handle: DirectoryHandle, _ lower: LowerName, mode: mode_t?, _ who: Credentials
+    ) throws(Errno) -> Entry {
+        do throws(Errno) {
+            try giveTo(who, parent, handle.descriptor, String(cString: lower.text), isDirectory: false)
+            if let mode, mode & 0o7000 != 0 {
+                let made = try Lower.stat(handle.descriptor, lower.text).st_mode & 0o777
+                try Lower.changeMode(handle.descriptor, lower.text, to: made | mode & 0o7000)
+            }
+            return try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+        } catch {
+            try? Lower.unlink(handle.descriptor, lower.text)
+            handle.removeSidecar(lower)
+            throw error
+        }
+    }
+
+    /// Makes the caller the owner; a set-group-ID parent has given its group already.
+    private func giveTo(
+        _ who: Credentials, _ parent: Inode, _ directory: Descriptor, _ name: String, isDirectory: Bool
+    ) throws(Errno) {
+        guard let (uid, gid) = owner(who, parent) else { return }
+        try Lower.changeOwner(directory, name, uid: uid, gid: gid)
+    }
+
+    private func giveTo(_ who: Credentials, _ parent: Inode, _ file: Descriptor, mode: mode_t) throws(Errno) {
+        if let (uid, gid) = owner(who, parent) { try Lower.changeOwner(file, uid: uid, gid: gid) }
+        guard mode & 0o7000 != 0 else { return }
+        // chown(2) takes set-ID bits away, so they come last.
+        let made = try Lower.stat(file).st_mode & 0o777
+        try Lower.changeMode(file, to: made | mode & 0o7000)
+    }
+
+    private func owner(_ who: Credentials, _ parent: Inode) -> (uid_t, gid_t)? {
+        guard isPrivileged else { return nil }
+        let inheritsGroup = parent.state.withLock { $0.isSetgid }
+        if who.uid == 0 && (inheritsGroup || who.gid == getegid()) { return nil }
+        return (who.uid, inheritsGroup ? gid_t.max : who.gid)
+    }
+}

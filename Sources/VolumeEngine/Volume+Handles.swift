@@ -1,0 +1,132 @@
+import CLinux
+import Ciphers
+import KeyManagement
+import Storage
+import VolumeFormat
+
+extension Volume {
+    /// The handle of a directory: cached, or opened by its parent and name.
+    func handle(_ inode: Inode) throws(Errno) -> DirectoryHandle {
+        let cached = inode.state.withLock { state in
+            state.recentlyUsed = true
+            return state.handle
+        }
+        if let cached {
+            // The gate of revocation: keys that are cached are not keys that may be used.
+            _ = try keys(cached.zone)
+            return cached
+        }
+        guard inode.kind == .directory else { throw .notDirectory }
+        let descriptor = try open(inode, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
+        let handle = try readDirectoryHeader(descriptor, inode)
+        let kept = inode.state.withLock { state in
+            if let other = state.handle { return other }
+            state.handle = handle
+            return handle
+        }
+        if kept === handle { handles.added(inode) }
+        return kept
+    }
+
+    /// Opens an inode by where it was last seen; ESTALE when it is no longer there.
+    ///
+    /// A rename may move it between the look at its location and the open, so what was opened is compared with what was
+    /// meant, and a new location is tried.
+    func open(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor {
+        var last: [CChar] = []
+        for _ in 0..<16 {
+            let (location, pinned) = inode.state.withLock { ($0.location, $0.pinned) }
+            if let pinned { return try reopen(pinned, flags: flags) }
+            guard let location else { return try openRoot(inode, flags: flags) }
+            let parent = try handle(location.parent)
+            do {
+                let descriptor = try Lower.open(parent.descriptor, location.name, flags: flags)
+                if InodeKey(try Lower.stat(descriptor)) == inode.key { return descriptor }
+            } catch {
+                guard error == .noEntry || error == .notDirectory || error == .loop else { throw error }
+            }
+            if location.name == last { sched_yield() }
+            last = location.name
+        }
+        throw .stale
+    }
+
+    private func openRoot(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor {
+        guard inode === rootInode else { throw .stale }
+        return try Lower.open(lowerRoot, ".", flags: flags)
+    }
+
+    private func reopen(_ pinned: Descriptor, flags: Int32) throws(Errno) -> Descriptor {
+        if flags & Int32(LINUX_O_PATH) != 0 { return pinned }
+        return try Lower.open(path: pinned.procPath, flags: flags)
+    }
+
+    /// Reads and authenticates `lethefs.dir`.
+    private func readDirectoryHeader(_ descriptor: Descriptor, _ inode: Inode) throws(Errno) -> DirectoryHandle {
+        let text: [UInt8]
+        do { text = try Lower.readLink(descriptor, ReservedName.directoryHeader) } catch {
+            guard error == .noEntry || error == .invalid else { throw error }
+            throw damaged(.directoryHeader, inode.number, "missing")
+        }
+        guard let bytes = Base64URL.decode(text) else {
+            throw damaged(.directoryHeader, inode.number, "not base64url")
+        }
+        let parsed = Result { () throws(FormatError) in
+            try bytes.withUnsafeBufferPointer { (buffer) throws(FormatError) in
+                try DirectoryHeader(parsing: UnsafeRawBufferPointer(buffer))
+            }
+        }
+        guard case .success(let header) = parsed else {
+            throw damaged(.directoryHeader, inode.number, "\(parsed.failureDescription)")
+        }
+        guard header.volume == description.volume, inode !== rootInode || header.directory == description.rootDirectory
+        else { throw damaged(.directoryHeader, inode.number, "of another volume or directory") }
+        let keys = try directoryKeys(header, bytes, inode)
+        return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
+    }
+
+    private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ inode: Inode) throws(Errno) -> DirectoryKeys {
+        let zoneKeys = try keys(header.zone)
+        let slot = header.slots[header.currentIndex]
+        do {
+            let dek = try zoneKeys.unwrap(slot)
+            let keys = try DirectoryKeys(version: slot.version, dek: dek, directory: header.directory)
+            let code = try HMACSHA256.code(key: keys.headerMAC, message: header.authenticatedBytes)
+            guard HMACSHA256.isEqual(code, Array(bytes.suffix(DirectoryHeader.macSize))) else {
+                throw damaged(.directoryHeader, inode.number, "not authentic")
+            }
+            return keys
+        } catch let error as Errno {
+            throw error
+        } catch {
+            throw damaged(.directoryHeader, inode.number, "\(error)")
+        }
+    }
+
+    /// Encodes and authenticates a directory's header: the text of its symbolic link, with a NUL.
+    static func encodedHeader(_ header: DirectoryHeader, keys: DirectoryKeys) throws(Errno) -> [CChar] {
+        let body = header.authenticatedBytes
+        let code: [UInt8]
+        do { code = try HMACSHA256.code(key: keys.headerMAC, message: body) } catch { throw .io }
+        return Base64URL.encode(body + code).map(CChar.init(bitPattern:)) + [0]
+    }
+
+    /// A header and its keys for a new directory in `zone`.
+    static func makeDirectoryHeader(
+        volume: UniqueID, keys: ZoneKeys, now: UInt64
+    ) throws(Errno) -> (header: DirectoryHeader, keys: DirectoryKeys) {
+        let id = try randomID()
+        do {
+            let (slot, dek) = try keys.makeSlot(version: .first, now: now)
+            let header = DirectoryHeader(volume: volume, directory: id, zone: keys.zone, generation: 1, slots: [slot])
+            return (header, try DirectoryKeys(version: slot.version, dek: dek.key, directory: id))
+        } catch { throw .io }
+    }
+}
+
+extension Result {
+    var failureDescription: String {
+        if case .failure(let error) = self { return "\(error)" }
+        return ""
+    }
+}

@@ -1,0 +1,87 @@
+import CLinux
+import Storage
+import VolumeFormat
+
+/// An inode and its attributes: what lookups and creations give.
+package struct Entry {
+    package let inode: Inode
+    package let attributes: stat
+}
+
+extension Volume {
+    /// Finds `name` in a directory. The entry's inode carries one more reference, which `forget` gives back.
+    package func lookUp(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
+        let handle = try handle(parent)
+        return try handle.withLowerName(name) { (lower) throws(Errno) in
+            try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+        }
+    }
+
+    /// Gives back `count` references that the kernel held.
+    package func forget(_ inode: Inode, count: Int) { table.release(inode, count: count) }
+
+    /// The inode of a lower entry that was just seen at `name`, with one more reference.
+    func adopt(
+        _ info: stat, _ parent: Inode, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
+    ) throws(Errno) -> Entry {
+        let key = InodeKey(info)
+        let (inode, isNew) = table.acquire(key) { generation in
+            table.retain(parent)
+            return Inode(
+                key: key, kind: Inode.Kind(mode: info.st_mode), zone: handle.zone, generation: generation,
+                location: Inode.Location(parent: parent, name: Self.stored(name)))
+        }
+        if !isNew { relocate(inode, to: parent, name) }
+        do throws(Errno) { return Entry(inode: inode, attributes: try presented(inode, info)) } catch {
+            table.release(inode)
+            throw error
+        }
+    }
+
+    /// Notes where an inode was seen last: of several hard links, the one that is used now.
+    func relocate(_ inode: Inode, to parent: Inode, _ name: UnsafePointer<CChar>) {
+        let same = inode.state.withLock { state in
+            guard let location = state.location else { return state.pinned != nil }
+            return location.parent === parent && strcmp(location.name, name) == 0
+        }
+        if same || inode === rootInode { return }
+        table.retain(parent)
+        let location = Inode.Location(parent: parent, name: Self.stored(name))
+        let old = inode.state.withLock { state in
+            let old = state.location?.parent
+            state.location = location
+            state.pinned = nil
+            return old
+        }
+        if let old { table.release(old) }
+    }
+
+    private static func stored(_ name: UnsafePointer<CChar>) -> [CChar] {
+        Array(UnsafeBufferPointer(start: name, count: strlen(name) + 1))
+    }
+
+    /// Keeps an inode reachable whose name is about to go; with the last name it leaves the table.
+    ///
+    /// `info` is the entry's state just before. The caller then removes the name, and calls `unpin` if that failed.
+    func pin(_ info: stat, _ directory: Descriptor, _ name: UnsafePointer<CChar>) throws(Errno) -> Inode? {
+        guard let inode = table.find(InodeKey(info)) else { return nil }
+        do {
+            let descriptor = try Lower.open(directory, name, flags: Int32(LINUX_O_PATH))
+            inode.state.withLock { $0.pinned = descriptor }
+            return inode
+        } catch {
+            table.release(inode)
+            throw error
+        }
+    }
+
+    /// Ends what `pin` began: `removed` says that the name is gone.
+    func unpin(_ inode: Inode, removed: Bool, last: Bool) {
+        if removed, last {
+            table.detach(inode)
+        } else if !removed {
+            inode.state.withLock { $0.pinned = nil }
+        }
+        table.release(inode)
+    }
+}

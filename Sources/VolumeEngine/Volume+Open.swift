@@ -1,0 +1,138 @@
+import CLinux
+import Storage
+import Synchronization
+import VolumeFormat
+
+extension Volume {
+    /// Opens the content of a regular file, or joins those who have it open. `closeContent` ends each.
+    package func openContent(_ inode: Inode, forWriting: Bool) throws(Errno) -> FileContent {
+        guard inode.kind == .regular else { throw inode.kind == .directory ? .isDirectory : .invalid }
+        if forWriting, options.readOnly { throw .readOnly }
+        _ = try keys(inode.zone)
+        return try gate(inode).lock.withLock { (_) throws(Errno) in
+            if let content = inode.state.withLock({ $0.content }) {
+                try content.join(forWriting: forWriting) { () throws(Errno) in try openLower(inode, forWriting: true) }
+                return content
+            }
+            let content = try loadContent(inode, forWriting: forWriting)
+            inode.state.withLock { $0.content = content }
+            table.retain(inode)
+            return content
+        }
+    }
+
+    private func loadContent(_ inode: Inode, forWriting: Bool) throws(Errno) -> FileContent {
+        let (descriptor, isWritable) = try openLower(inode, forWriting: forWriting)
+        guard let loaded = try load(inode, descriptor) else {
+            // A crash took the header before it was flushed: the file is as if it had just been made.
+            let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
+            content.isWritable = isWritable
+            return content
+        }
+        return FileContent(loaded, inode: inode, volume: self, descriptor: descriptor, isWritable: isWritable)
+    }
+
+    /// One handle less; the last one brings the header up to date.
+    package func closeContent(_ content: FileContent) {
+        let inode = content.inode
+        let isLast = gate(inode).lock.withLock { _ in
+            content.openCount -= 1
+            guard content.openCount == 0 else { return false }
+            content.lock.writing {
+                do throws(Errno) { try content.settle() } catch { markDirty() }
+                content.edge.wipe()
+            }
+            inode.state.withLock { $0.content = nil }
+            return true
+        }
+        if isLast { table.release(inode) }
+    }
+
+    /// Opens the lower file for reading and writing where that is possible: even a program that only writes needs the rest of
+    /// the pages it writes to.
+    private func openLower(_ inode: Inode, forWriting: Bool) throws(Errno) -> (Descriptor, Bool) {
+        if !options.readOnly {
+            do { return (try open(inode, flags: O_RDWR), true) } catch {
+                switch error {
+                case .access where !isPrivileged: if let opened = try openAgainstMode(inode) { return (opened, true) }
+                case .access, .perm, .readOnly, .textBusy: break
+                default: throw error
+                }
+                if forWriting { throw error }
+            }
+        }
+        return (try open(inode, flags: O_RDONLY), false)
+    }
+
+    /// A plain user's own file whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
+    /// access already, so the mode is lifted for the moment of opening.
+    private func openAgainstMode(_ inode: Inode) throws(Errno) -> Descriptor? {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        let info = try Lower.stat(node)
+        guard info.st_uid == geteuid() else { return nil }
+        try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o600)
+        let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: O_RDWR) }
+        try Lower.changeMode(node, to: info.st_mode & 0o7777)
+        return try opened.get()
+    }
+}
+
+extension FileContent {
+    /// Another handle. The first writer may need a descriptor that can write. The caller holds the gate.
+    func join(
+        forWriting: Bool, _ reopen: () throws(Errno) -> (Descriptor, Bool)
+    ) throws(Errno) {
+        if forWriting, !lock.reading({ isWritable }) {
+            let (descriptor, isWritable) = try reopen()
+            lock.writing {
+                self.descriptor = descriptor
+                self.isWritable = isWritable
+            }
+        }
+        openCount += 1
+    }
+}
+
+/// One open(2) of a file: what `fh` stands for.
+package final class FileHandle: Sendable {
+    package let content: FileContent
+    /// The program may write through it.
+    package let isWriter: Bool
+    private let reported: Mutex<UInt64>
+
+    package init(_ content: FileContent, isWriter: Bool) {
+        self.content = content
+        self.isWriter = isWriter
+        reported = Mutex(content.failureCount)
+    }
+
+    /// fsync(2) or fdatasync(2). A failure is reported once through each handle, even to those who did not ask for that flush.
+    package func sync(dataOnly: Bool) throws(Errno) {
+        do { try content.flush(dataOnly: dataOnly) } catch {
+            content.noteFailure()
+            reported.withLock { $0 = content.failureCount }
+            throw error
+        }
+        let isNew = reported.withLock { reported in
+            defer { reported = content.failureCount }
+            return reported != content.failureCount
+        }
+        if isNew { throw .io }
+    }
+}
+
+extension FileContent {
+    /// Gives a file that was made just now its header: something is about to depend on it.
+    func storeFirstHeader() throws(Errno) {
+        try lock.writing { () throws(Errno) in
+            if stage == .unwritten, isWritable { _ = try prepareHeader(sealing: 0, inPlace: false) }
+        }
+    }
+
+    /// Flushes the lower file. A file that has no header yet gets one first.
+    func flush(dataOnly: Bool) throws(Errno) {
+        try storeFirstHeader()
+        let descriptor = lock.reading { self.descriptor }
+        try Lower.sync(descriptor, dataOnly: dataOnly)
+    }
+}

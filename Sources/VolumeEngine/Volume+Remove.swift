@@ -1,0 +1,108 @@
+import CLinux
+import Storage
+import VolumeFormat
+
+extension Volume {
+    /// unlink(2).
+    package func unlink(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) {
+        let handle = try handle(parent)
+        try handle.withLowerName(name) { (lower) throws(Errno) in
+            let info = try Lower.stat(handle.descriptor, lower.text)
+            guard Inode.Kind(mode: info.st_mode) != .directory else { throw .isDirectory }
+            try remove(info, handle, lower.text) { () throws(Errno) in try Lower.unlink(handle.descriptor, lower.text) }
+            handle.removeSidecar(lower)
+        }
+    }
+
+    /// Takes a name away by `action`: its inode stays reachable for those who use it, and a split link loses its tail.
+    func remove(
+        _ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>, _ action: () throws(Errno) -> Void
+    ) throws(Errno) {
+        let isLast = info.st_nlink == 1
+        var tail: String?
+        if isLast, Inode.Kind(mode: info.st_mode) == .symbolicLink, info.st_size == LinkEncoding.maximumTarget {
+            tail = Self.tailID(try Lower.readLink(handle.descriptor, name))
+        }
+        let pinned = try pin(info, handle.descriptor, name)
+        do throws(Errno) { try action() } catch {
+            if let pinned { unpin(pinned, removed: false, last: false) }
+            throw error
+        }
+        if let pinned { unpin(pinned, removed: true, last: isLast) }
+        removeLinkTail(tail)
+    }
+
+    /// rmdir(2). The kernel keeps others from adding entries meanwhile. The directory leaves its place by a rename, so that
+    /// after a crash it is either there with its header, or not there.
+    package func removeDirectory(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) {
+        let handle = try handle(parent)
+        try handle.withLowerName(name) { (lower) throws(Errno) in
+            let info = try Lower.stat(handle.descriptor, lower.text)
+            guard Inode.Kind(mode: info.st_mode) == .directory else { throw .notDirectory }
+            let directory = try Lower.open(handle.descriptor, lower.text, flags: O_RDONLY | O_DIRECTORY)
+            guard try isEmpty(directory) else { throw .notEmpty }
+            let temporary = try Self.temporaryName()
+            try remove(info, handle, lower.text) { () throws(Errno) in
+                try Lower.rename(handle.descriptor, lower.text, handle.descriptor, temporary)
+            }
+            forgetDirectory(info)
+            handle.removeSidecar(lower)
+            discard(temporary, in: handle.descriptor, directory)
+        }
+    }
+
+    /// Takes a removed directory's inode out of the table, whatever its link count was.
+    func forgetDirectory(_ info: stat) {
+        guard let inode = table.find(InodeKey(info)) else { return }
+        inode.state.withLock { $0.handle = nil }
+        table.detach(inode)
+        table.release(inode)
+    }
+
+    /// True when a lower directory has no entry that a program would see.
+    func isEmpty(_ directory: borrowing Descriptor) throws(Errno) -> Bool {
+        try Lower.seekDirectory(directory, to: 0)
+        var empty = true
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
+        defer { buffer.deallocate() }
+        while empty {
+            let count = try Lower.readDirectory(directory, into: buffer)
+            if count == 0 { break }
+            LowerEntry.forEach(UnsafeRawBufferPointer(rebasing: buffer[..<count])) { entry in
+                if !entry.isReserved { empty = false }
+                return empty
+            }
+        }
+        return empty
+    }
+
+    /// Removes a directory that has left its place, with the header and whatever a crash left in it. What fails here stays as a
+    /// temporary that no program sees; the next `rmdir` of its parent tries again.
+    func discard(_ name: String, in parent: Descriptor, _ directory: Descriptor) {
+        clean(directory, everything: true)
+        try? Lower.unlink(parent, name, isDirectory: true)
+    }
+
+    /// Removes reserved entries of a directory that is otherwise empty: sidecars and temporaries, and with `everything` the
+    /// header.
+    private func clean(_ directory: Descriptor, everything: Bool) {
+        var names: [String] = []
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
+        defer { buffer.deallocate() }
+        try? Lower.seekDirectory(directory, to: 0)
+        while let count = try? Lower.readDirectory(directory, into: buffer), count > 0 {
+            LowerEntry.forEach(UnsafeRawBufferPointer(rebasing: buffer[..<count])) { entry in
+                let name = String(decoding: entry.name, as: UTF8.self)
+                if name != ".", name != ".." { names.append(name) }
+                return true
+            }
+        }
+        for name in names where name.hasPrefix(ReservedName.temporary) {
+            if let left = try? Lower.open(directory, name, flags: O_RDONLY | O_DIRECTORY), (try? isEmpty(left)) == true {
+                discard(name, in: directory, left)
+            }
+        }
+        for name in names where name.hasPrefix(ReservedName.longName) { try? Lower.unlink(directory, name) }
+        if everything { try? Lower.unlink(directory, ReservedName.directoryHeader) }
+    }
+}

@@ -1,0 +1,117 @@
+import CLinux
+import Storage
+import VolumeFormat
+
+extension Volume {
+    /// renameat2(2) with its flags: RENAME_NOREPLACE, RENAME_EXCHANGE or none.
+    package func rename(
+        _ oldParent: Inode, _ oldName: UnsafeRawBufferPointer, _ newParent: Inode, _ newName: UnsafeRawBufferPointer,
+        flags: UInt32
+    ) throws(Errno) {
+        guard flags & ~UInt32(LINUX_RENAME_NOREPLACE | LINUX_RENAME_EXCHANGE) == 0 else { throw .invalid }
+        let old = try handle(oldParent)
+        let new = try handle(newParent)
+        guard old.zone == new.zone else { throw .crossDevice }
+        try old.withLowerName(oldName) { (from) throws(Errno) in
+            try new.withLowerName(newName) { (to) throws(Errno) in
+                try Renaming(
+                    volume: self, oldParent: oldParent, newParent: newParent, old: old, new: new, from: from, to: to
+                ).run(flags: flags)
+            }
+        }
+    }
+
+    /// link(2).
+    package func link(_ inode: Inode, to parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
+        let handle = try handle(parent)
+        guard inode.zone == handle.zone else { throw .crossDevice }
+        guard inode.kind != .directory else { throw .perm }
+        return try handle.withLowerName(name) { (lower) throws(Errno) in
+            let node = try open(inode, flags: Int32(LINUX_O_PATH))
+            try handle.makeSidecar(lower)
+            do throws(Errno) {
+                try Lower.link(handle.descriptor, node.procPath, handle.descriptor, lower.text, follow: true)
+            } catch {
+                if error != .exists { handle.removeSidecar(lower) }
+                throw error
+            }
+            return try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+        }
+    }
+}
+
+/// One rename on its way.
+private struct Renaming {
+    let volume: Volume
+    let oldParent: Inode
+    let newParent: Inode
+    let old: DirectoryHandle
+    let new: DirectoryHandle
+    let from: LowerName
+    let to: LowerName
+
+    func run(flags: UInt32) throws(Errno) {
+        let source = try Lower.stat(old.descriptor, from.text)
+        let target = try existing()
+        if flags & UInt32(LINUX_RENAME_EXCHANGE) != 0 {
+            guard let target else { throw .noEntry }
+            try Lower.rename(old.descriptor, from.text, new.descriptor, to.text, flags: flags)
+            relocate(source, newParent, to)
+            relocate(target, oldParent, from)
+            return
+        }
+        if flags & UInt32(LINUX_RENAME_NOREPLACE) != 0, target != nil { throw .exists }
+        // Two names of one file: nothing happens, and nothing may be cleaned up.
+        if let target, InodeKey(target) == InodeKey(source) { return }
+        try new.makeSidecar(to)
+        do throws(Errno) {
+            if let target { try replace(target, source) } else { try move(flags: flags) }
+        } catch {
+            if target == nil { new.removeSidecar(to) }
+            throw error
+        }
+        relocate(source, newParent, to)
+        old.removeSidecar(from)
+    }
+
+    private func existing() throws(Errno) -> stat? {
+        do throws(Errno) { return try Lower.stat(new.descriptor, to.text) } catch {
+            guard error == .noEntry else { throw error }
+            return nil
+        }
+    }
+
+    private func move(flags: UInt32 = 0) throws(Errno) {
+        try Lower.rename(old.descriptor, from.text, new.descriptor, to.text, flags: flags)
+    }
+
+    private func replace(_ target: stat, _ source: stat) throws(Errno) {
+        let isDirectory = Inode.Kind(mode: target.st_mode) == .directory
+        guard isDirectory == (Inode.Kind(mode: source.st_mode) == .directory) else {
+            throw isDirectory ? .isDirectory : .notDirectory
+        }
+        guard isDirectory else { return try volume.remove(target, new, to.text) { () throws(Errno) in try move() } }
+        try replaceDirectory(target)
+    }
+
+    /// The lower directory in the way is empty but for its header, so the lower rename would refuse. Both change places in one
+    /// step, and the empty one is then removed from the old place.
+    private func replaceDirectory(_ target: stat) throws(Errno) {
+        let directory = try Lower.open(new.descriptor, to.text, flags: O_RDONLY | O_DIRECTORY)
+        guard try volume.isEmpty(directory) else { throw .notEmpty }
+        try volume.remove(target, new, to.text) { () throws(Errno) in
+            try Lower.rename(
+                old.descriptor, from.text, new.descriptor, to.text, flags: UInt32(LINUX_RENAME_EXCHANGE))
+        }
+        volume.forgetDirectory(target)
+        let temporary = try Volume.temporaryName()
+        try Lower.rename(old.descriptor, from.text, old.descriptor, temporary)
+        volume.discard(temporary, in: old.descriptor, directory)
+    }
+
+    private func relocate(_ info: stat, _ parent: Inode, _ name: LowerName) {
+        guard let inode = volume.table.find(InodeKey(info)) else { return }
+        volume.relocate(inode, to: parent, name.text)
+        volume.table.release(inode)
+    }
+}

@@ -1,0 +1,76 @@
+import CLinux
+import Storage
+import VolumeFormat
+
+/// What setattr changes; `nil` leaves a field alone.
+package struct AttributeChanges: Sendable {
+    package var mode: mode_t?
+    package var uid: uid_t?
+    package var gid: gid_t?
+    package var size: UInt64?
+    /// Seconds and nanoseconds; UTIME_NOW in the nanoseconds means now.
+    package var accessTime: timespec?
+    package var modificationTime: timespec?
+    /// A program without CAP_FSETID changes size or owner: set-ID bits go.
+    package var clearsSetID = false
+
+    package init() {}
+}
+
+extension Volume {
+    /// chmod(2), chown(2), truncate(2) and utimensat(2), in the order in which one can spoil the other.
+    package func setAttributes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) -> stat {
+        if let size = changes.size {
+            guard inode.kind == .regular else { throw inode.kind == .directory ? .isDirectory : .invalid }
+            let content = try openContent(inode, forWriting: true)
+            defer { closeContent(content) }
+            try content.truncate(to: size)
+        }
+        let touchesNode =
+            changes.mode != nil || changes.uid != nil || changes.gid != nil || changes.accessTime != nil
+            || changes.modificationTime != nil || changes.clearsSetID
+        if touchesNode { try setNodeAttributes(inode, changes) }
+        return try attributes(inode)
+    }
+
+    private func setNodeAttributes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        if changes.uid != nil || changes.gid != nil {
+            try Lower.changeOwner(node, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)
+        }
+        if let mode = changes.mode {
+            try Lower.changeMode(node, to: mode & 0o7777)
+        } else if changes.clearsSetID {
+            try clearSetID(node)
+        }
+        if changes.accessTime != nil || changes.modificationTime != nil {
+            let keep = timespec(tv_sec: 0, tv_nsec: Int(UTIME_OMIT_VALUE))
+            try Lower.changeTimes(
+                node, access: changes.accessTime ?? keep, modification: changes.modificationTime ?? keep)
+        }
+    }
+
+    /// Takes the set-user-ID bit away, and set-group-ID from what is group-executable, as the kernel does for a write.
+    package func clearSetID(_ inode: Inode) throws(Errno) {
+        guard inode.kind == .regular else { return }
+        try clearSetID(try open(inode, flags: Int32(LINUX_O_PATH)))
+    }
+
+    private func clearSetID(_ node: Descriptor) throws(Errno) {
+        let mode = try Lower.stat(node).st_mode
+        guard mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
+        var cleared = mode & ~mode_t(S_ISUID)
+        if mode & 0o010 != 0 { cleared &= ~mode_t(S_ISGID) }
+        if cleared != mode { try Lower.changeMode(node, to: cleared & 0o7777) }
+    }
+
+    /// statfs(2), with this format's own limits.
+    package func statistics() throws(Errno) -> statvfs {
+        var info = try Lower.statistics(lowerRoot)
+        info.f_namemax = UInt(NameEncoding.maximum)
+        return info
+    }
+}
+
+/// UTIME_OMIT of <sys/stat.h>, which Swift does not import.
+private let UTIME_OMIT_VALUE = (1 << 30) - 2

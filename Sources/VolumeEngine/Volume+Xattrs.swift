@@ -1,0 +1,150 @@
+import CLinux
+import Ciphers
+import Secrets
+import Storage
+import VolumeFormat
+
+/// Extended attributes. Names and values are sealed together under keys of the object's own; the lower name is an HMAC of the
+/// name. POSIX ACLs stay as they are: the lower kernel enforces and inherits them.
+extension Volume {
+    /// ACLs: stored in clear under their own names.
+    private static func isClear(_ name: String) -> Bool {
+        name == "system.posix_acl_access" || name == "system.posix_acl_default"
+    }
+
+    private static func isSealable(_ name: String) -> Bool {
+        ["user.", "security.", "trusted."].contains { name.hasPrefix($0) && name.utf8.count > $0.utf8.count }
+    }
+
+    /// getxattr(2).
+    package func getAttribute(_ inode: Inode, _ name: String) throws(Errno) -> [UInt8] {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        if Self.isClear(name) { return try Lower.getAttribute(path: node.procPath, name) }
+        guard Self.isSealable(name) else { throw .notSupported }
+        // Most files have none at all, and are asked often: then no key is needed to say so.
+        guard try Lower.listAttributes(path: node.procPath).contains(where: isOurs) else { throw .noData }
+        return try withAttributeKeys(inode) { (keys) throws(Errno) in
+            for key in keys {
+                do throws(Errno) {
+                    let blob = try Lower.getAttribute(path: node.procPath, try key.lowerName(name))
+                    return try openAttribute(blob, keys, inode, name).value
+                } catch {
+                    guard error == .noData else { throw error }
+                }
+            }
+            throw .noData
+        }
+    }
+
+    /// setxattr(2) with XATTR_CREATE, XATTR_REPLACE or neither.
+    package func setAttribute(
+        _ inode: Inode, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
+    ) throws(Errno) {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        if Self.isClear(name) { return try Lower.setAttribute(path: node.procPath, name, value, flags: flags) }
+        guard Self.isSealable(name) else { throw .notSupported }
+        guard name.utf8.count <= XattrPlaintext.maximumName else { throw .range }
+        try withAttributeKeys(inode) { (keys) throws(Errno) in
+            guard let key = keys.first else { throw .io }
+            let plaintext = XattrPlaintext(name: Array(name.utf8), value: Array(value)).encoded
+            let blob = try plaintext.withUnsafeBufferPointer { (plaintext) throws(Errno) in
+                try seal(UnsafeRawBufferPointer(plaintext), with: key)
+            }
+            let lowerName = try key.lowerName(name)
+            try blob.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
+                try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: flags)
+            }
+            for old in keys.dropFirst() { try? Lower.removeAttribute(path: node.procPath, try old.lowerName(name)) }
+        }
+    }
+
+    /// listxattr(2).
+    package func listAttributes(_ inode: Inode) throws(Errno) -> [String] {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        let lower = try Lower.listAttributes(path: node.procPath).map { String(decoding: $0, as: UTF8.self) }
+        var names = lower.filter(Self.isClear)
+        let sealed = lower.filter { isOurs(Array($0.utf8)) }
+        guard !sealed.isEmpty else { return names }
+        try withAttributeKeys(inode) { (keys) throws(Errno) in
+            for name in sealed {
+                do throws(Errno) {
+                    let blob = try Lower.getAttribute(path: node.procPath, name)
+                    let plaintext = try openAttribute(blob, keys, inode, nil)
+                    names.append(String(decoding: plaintext.name, as: UTF8.self))
+                } catch {
+                    guard error == .noData else { throw error }
+                }
+            }
+        }
+        return names
+    }
+
+    /// removexattr(2).
+    package func removeAttribute(_ inode: Inode, _ name: String) throws(Errno) {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        if Self.isClear(name) { return try Lower.removeAttribute(path: node.procPath, name) }
+        guard Self.isSealable(name) else { throw .notSupported }
+        try withAttributeKeys(inode) { (keys) throws(Errno) in
+            var removed = false
+            for key in keys {
+                do throws(Errno) {
+                    try Lower.removeAttribute(path: node.procPath, try key.lowerName(name))
+                    removed = true
+                } catch {
+                    guard error == .noData else { throw error }
+                }
+            }
+            if !removed { throw .noData }
+        }
+    }
+
+    private func isOurs(_ lowerName: [UInt8]) -> Bool {
+        String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.userPrefix)
+            || String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.trustedPrefix)
+    }
+
+    private func seal(_ plaintext: UnsafeRawBufferPointer, with key: AttributeKey) throws(Errno) -> SealedBlob {
+        switch key.owner {
+        case .file(let keys, _): try seal(plaintext, under: keys.xattrValues, version: key.version, aad: key.aad)
+        case .directory(let handle):
+            try seal(plaintext, under: handle.keys.xattrValues, version: key.version, aad: key.aad)
+        case .other(let keys): try seal(plaintext, under: keys.xattrValues, version: key.version, aad: key.aad)
+        }
+    }
+
+    private func openAttribute(
+        _ bytes: [UInt8], _ keys: [AttributeKey], _ inode: Inode, _ name: String?
+    ) throws(Errno) -> XattrPlaintext {
+        guard let blob = bytes.withUnsafeBytes({ try? SealedBlob(parsing: $0) }),
+            let key = keys.first(where: { $0.version == blob.keyVersion })
+        else { throw damaged(.attribute, inode.number, "malformed") }
+        let plaintext: [UInt8]? =
+            switch key.owner {
+            case .file(let keys, _): try open(blob, under: keys.xattrValues, aad: key.aad)
+            case .directory(let handle): try open(blob, under: handle.keys.xattrValues, aad: key.aad)
+            case .other(let keys): try open(blob, under: keys.xattrValues, aad: key.aad)
+            }
+        guard let plaintext, let value = try? XattrPlaintext(parsing: plaintext), name == nil || value.name == Array((name ?? "").utf8)
+        else { throw damaged(.attribute, inode.number, "not authentic") }
+        return value
+    }
+
+    /// Runs `body` with the keys of an object's attributes, the current version first.
+    private func withAttributeKeys<R>(_ inode: Inode, _ body: ([AttributeKey]) throws(Errno) -> R) throws(Errno) -> R {
+        switch inode.kind {
+        case .regular:
+            let content = try openContent(inode, forWriting: false)
+            defer { closeContent(content) }
+            try content.storeFirstHeader()
+            let (keys, header) = content.lock.reading { (content.keys, content.header) }
+            let current = keys[header.currentIndex]
+            let ordered = [current] + keys.filter { $0.version != current.version }.reversed()
+            return try body(ordered.map { AttributeKey(owner: .file($0, header.file)) })
+        case .directory:
+            return try body([AttributeKey(owner: .directory(try handle(inode)))])
+        case .symbolicLink, .special:
+            guard let metadata = try keys(inode.zone).currentMetadata else { throw .io }
+            return try body([AttributeKey(owner: .other(metadata))])
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import CLinux
+import Ciphers
+import KeyManagement
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// A mounted volume: the plaintext view of a lower tree.
+///
+/// Every operation is called on some thread, does its own I/O and returns; nothing here waits for the kernel or an HSM.
+///
+/// Lock order, from outer to inner: a file's gate → its content lock → handle cache → inode state → leaf locks (table shard,
+/// zone, cipher contexts). Inode state and leaves are never held over I/O.
+package final class Volume: Sendable {
+    /// What a mount is asked for.
+    package struct Options: Sendable {
+        package var readOnly = false
+        /// Directory handles kept; bounded by the descriptors that the process may have.
+        package var handleCapacity = 1024
+        package init() {}
+    }
+
+    package let description: VolumeDescription
+    package let options: Options
+    /// This mount's number, stored in each header it writes.
+    package let epoch: UInt64
+    /// Headers of this epoch or an older one may lag behind their pages.
+    let lastCrashedEpoch: UInt64
+    /// Root may give files to others and open any; a plain user may not.
+    let isPrivileged: Bool
+    let lowerRoot: Descriptor
+    let volumeDirectory: Descriptor
+    let rootZone: Zone
+    let table = InodeTable()
+    let handles: HandleCache
+    let aead: AEADPool
+    package let buffers = BufferPool()
+    package let rootInode: Inode
+    private let gates: [Gate]
+    private let onDamage: @Sendable (Damage) -> Void
+    /// Set when something could not be stored as it should: the unmount does not claim to be clean then.
+    private let dirty = Atomic<Bool>(false)
+
+    /// Serialises opening, creating and closing the content of one file; held over lower I/O, never over anything else.
+    final class Gate: Sendable {
+        let lock = Mutex<Void>(())
+    }
+
+    init(
+        description: VolumeDescription, options: Options, epoch: UInt64, lastCrashedEpoch: UInt64, lowerRoot: Descriptor,
+        volumeDirectory: Descriptor, keys: ZoneKeys, onDamage: @escaping @Sendable (Damage) -> Void
+    ) throws(Errno) {
+        self.description = description
+        self.options = options
+        self.epoch = epoch
+        self.lastCrashedEpoch = lastCrashedEpoch
+        self.lowerRoot = lowerRoot
+        self.volumeDirectory = volumeDirectory
+        self.onDamage = onDamage
+        isPrivileged = geteuid() == 0
+        rootZone = Zone(keys)
+        handles = HandleCache(capacity: options.handleCapacity)
+        gates = (0..<256).map { _ in Gate() }
+        do { aead = try AEADPool() } catch { throw .io }
+        let info = try Lower.stat(lowerRoot)
+        rootInode = table.acquire(InodeKey(info)) { generation in
+            Inode(key: InodeKey(info), kind: .directory, zone: .root, generation: generation, location: nil)
+        }.inode
+        rootInode.state.withLock { $0.isSetgid = info.st_mode & mode_t(S_ISGID) != 0 }
+    }
+
+    /// The zone with that id.
+    func zone(_ id: ZoneID) throws(Errno) -> Zone {
+        guard id == .root else { throw .noKey }
+        return rootZone
+    }
+
+    /// The keys of a zone, or why there are none.
+    func keys(_ id: ZoneID) throws(Errno) -> ZoneKeys { try zone(id).keys() }
+
+    func gate(_ inode: Inode) -> Gate { gates[Int(truncatingIfNeeded: inode.number & 255)] }
+
+    /// Tells the observer, and gives the error for the program.
+    func damaged(_ object: Damage.Object, _ inode: UInt64, page: UInt64? = nil, _ reason: String) -> Errno {
+        onDamage(Damage(object, inode: inode, page: page, reason: reason))
+        return .io
+    }
+
+    /// Remembers that a header could not be brought up to date.
+    func markDirty() { dirty.store(true, ordering: .releasing) }
+
+    var isDirty: Bool { dirty.load(ordering: .acquiring) }
+
+    /// Known inodes; `status` shows it.
+    package var knownInodes: Int { table.count }
+
+    /// Seconds since 1970.
+    static var now: UInt64 { UInt64(max(0, time(nil))) }
+
+    /// Random bits for UUIDs and temporary names.
+    static func randomID() throws(Errno) -> UniqueID {
+        var words: (UInt64, UInt64) = (0, 0)
+        do {
+            try withUnsafeMutableBytes(of: &words) { (bytes) throws(CipherError) in try RandomBytes.fill(bytes) }
+        } catch { throw .io }
+        return UniqueID(high: words.0, low: words.1)
+    }
+}

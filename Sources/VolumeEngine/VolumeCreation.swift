@@ -1,0 +1,78 @@
+import CLinux
+import KeyManagement
+import Storage
+import VolumeFormat
+
+/// Makes a new volume in an empty lower directory.
+package enum VolumeCreation {
+    /// Checks that `lower` can become a volume: it is a directory, and empty. Creates it if it is missing.
+    package static func prepare(_ lower: String) throws(VolumeError) {
+        if mkdir(lower, 0o700) != 0, Errno.current != .exists { throw .lower(.current, "making \(lower)") }
+        let root: Descriptor
+        do { root = try Lower.open(path: lower, flags: O_RDONLY | O_DIRECTORY) } catch {
+            throw .lower(error, "opening \(lower)")
+        }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
+        defer { buffer.deallocate() }
+        var found: [String] = []
+        do {
+            while true {
+                let count = try Lower.readDirectory(root, into: buffer)
+                if count == 0 { break }
+                LowerEntry.forEach(UnsafeRawBufferPointer(rebasing: buffer[..<count])) { entry in
+                    if !entry.isDot { found.append(String(decoding: entry.name, as: UTF8.self)) }
+                    return true
+                }
+            }
+        } catch { throw .lower(error, "reading \(lower)") }
+        // A fresh ext4 has this one; it is no reason to refuse, and no program of the volume sees it.
+        found.removeAll { $0 == "lost+found" }
+        if found.contains(ReservedName.volumeDirectory) { throw .alreadyVolume }
+        guard found.isEmpty else { throw .notEmpty }
+    }
+
+    /// Writes the volume: everything into a temporary directory first, so that a crash leaves no half of one.
+    package static func create(
+        _ lower: String, volume: UniqueID, cmks: [any CustomerMasterKey], policy: ZoneKeyring.Policy,
+        unlocking: KeyringUnlocking
+    ) throws(VolumeError) {
+        let made: (keyring: ZoneKeyring, keys: ZoneKeys)
+        do {
+            made = try unlocking.create(volume: volume, zone: .root, policy: policy, cmks: cmks, now: Volume.now)
+        } catch { throw .keyring(error) }
+        do {
+            let root = try Lower.open(path: lower, flags: O_RDONLY | O_DIRECTORY)
+            let temporary = ReservedName.volumeDirectory + ".new"
+            try Lower.makeDirectory(root, temporary, mode: 0o700)
+            let directory = try Lower.open(root, temporary, flags: O_RDONLY | O_DIRECTORY)
+            try Lower.makeDirectory(directory, VolumeFiles.zones, mode: 0o700)
+            try Lower.makeDirectory(directory, VolumeFiles.links, mode: 0o700)
+            let (header, keys) = try Volume.makeDirectoryHeader(volume: volume, keys: made.keys, now: Volume.now)
+            try writeFiles(directory, made, root: header.directory)
+            let text = try Volume.encodedHeader(header, keys: keys)
+            try Lower.symlink(target: text, root, ReservedName.directoryHeader)
+            try Lower.rename(root, temporary, root, ReservedName.volumeDirectory)
+            try Lower.sync(root)
+        } catch let error as VolumeError {
+            throw error
+        } catch let error as Errno {
+            throw .lower(error, "making the volume in \(lower)")
+        } catch {
+            throw .cipher
+        }
+    }
+
+    private static func writeFiles(
+        _ directory: Descriptor, _ made: (keyring: ZoneKeyring, keys: ZoneKeys), root: UniqueID
+    ) throws {
+        let zones = try Lower.open(directory, VolumeFiles.zones, flags: O_RDONLY | O_DIRECTORY)
+        try AtomicFile.replace(zones, "\(made.keyring.zone.rawValue)", with: made.keyring.encoded)
+        let volume = made.keyring.volume
+        let description = VolumeDescription(volume: volume, created: Volume.now, rootDirectory: root)
+        try AtomicFile.replace(
+            directory, VolumeFiles.description, with: try VolumeFiles.seal(description.authenticatedBytes, made.keys))
+        let state = VolumeState(volume: volume, epoch: 0, mounted: false, lastCrashedEpoch: 0)
+        try AtomicFile.replace(directory, VolumeFiles.state, with: try VolumeFiles.seal(state.authenticatedBytes, made.keys))
+        try AtomicFile.replace(directory, VolumeFiles.lock, with: [])
+    }
+}
