@@ -31,7 +31,7 @@ let package = Package(
         .target(
             name: "VolumeEngine", dependencies: ["Ciphers", "VolumeFormat", "Storage", "KeyManagement"],
             swiftSettings: strict),
-        .target(name: "FuseServer", dependencies: ["CFuse", "VolumeEngine"], swiftSettings: strict),
+        .target(name: "FuseServer", dependencies: ["CFuse", "CLinux", "VolumeEngine"], swiftSettings: strict),
         .target(name: "ControlPlane", dependencies: ["KeyManagement", "VolumeEngine"], swiftSettings: strict),
         .executableTarget(
             name: "lethefs",

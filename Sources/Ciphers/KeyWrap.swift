@@ -9,7 +9,8 @@ package enum KeyWrap {
     package static let wrappedKeySize = SecretKey.size + overhead
 
     /// Wraps a 256-bit key.
-    package static func wrap(_ key: borrowing SecretKey, under kek: borrowing SecretKey) throws(CipherError) -> [UInt8] {
+    package static func wrap(_ key: borrowing SecretKey, under kek: borrowing SecretKey) throws(CipherError) -> [UInt8]
+    {
         var output = [UInt8](repeating: 0, count: wrappedKeySize)
         let written = try key.withBytes { (plain) throws(CipherError) in
             try output.withUnsafeMutableBufferPointer { (output) throws(CipherError) in

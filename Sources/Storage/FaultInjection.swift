@@ -56,7 +56,9 @@ package enum FaultInjection {
             guard plan?.calls.contains(call) == true else { return nil }
             plan?.seen += 1
             plan?.countdown -= 1
-            guard let current = plan, current.countdown == 0 || (current.repeats && current.countdown < 0) else { return nil }
+            guard let current = plan, current.countdown == 0 || (current.repeats && current.countdown < 0) else {
+                return nil
+            }
             return current.fault
         }
         switch fault {

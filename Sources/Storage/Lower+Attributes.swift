@@ -104,7 +104,7 @@ extension Lower {
                     }
                 }
                 return names[..<used].split(separator: 0).map(Array.init)
-            } catch where error == .range {
+            } catch  where error == .range {
                 continue
             }
         }

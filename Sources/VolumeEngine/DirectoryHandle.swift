@@ -31,7 +31,8 @@ final class DirectoryHandle: Sendable {
 
     /// AES-256-KWP of a name into `output`, which has 16 bytes more room than the result.
     func wrap(_ name: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
-        do { return try wrapContext.withLock { (context) throws(CipherError) in try context.run(name, output) } } catch {
+        do { return try wrapContext.withLock { (context) throws(CipherError) in try context.run(name, output) } } catch
+        {
             throw .io
         }
     }
@@ -135,6 +136,7 @@ extension DirectoryHandle {
     /// Reads a stored name (without NUL); `output` has room for 320 bytes.
     func decode(_ stored: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> Decoded {
         if stored.contains(UInt8(ascii: ".")) { return decodeReserved(stored, into: output) }
+        if stored.elementsEqual(ReservedName.lostAndFound.utf8) { return .reserved }
         return decodeText(stored, into: output)
     }
 
@@ -150,7 +152,8 @@ extension DirectoryHandle {
         }
     }
 
-    private func decodeReserved(_ stored: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> Decoded {
+    private func decodeReserved(_ stored: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> Decoded
+    {
         let name = String(decoding: stored, as: UTF8.self)
         guard name.hasPrefix(ReservedName.longEntry) else {
             let known = [ReservedName.longName, ReservedName.temporary].contains { name.hasPrefix($0) }

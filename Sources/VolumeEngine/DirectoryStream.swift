@@ -24,6 +24,7 @@ package final class DirectoryStream: @unchecked Sendable {
 
     /// One entry for a program.
     package struct Item {
+        /// A NUL follows it in memory.
         package let name: UnsafeRawBufferPointer
         package let number: UInt64
         /// DT_REG and so on.
@@ -31,6 +32,8 @@ package final class DirectoryStream: @unchecked Sendable {
         package let next: Int64
         /// The stored name; `nil` for "." and "..".
         fileprivate let stored: UnsafeRawBufferPointer?
+
+        package var isDot: Bool { stored == nil }
     }
 
     /// Calls `body` for the entries from `start` on, until it returns false: then that entry is given again next time.
@@ -85,6 +88,7 @@ package final class DirectoryStream: @unchecked Sendable {
             _ = volume.damaged(.name, record.number, "not made under this directory's key")
             return true
         case .name(let count):
+            plain[count] = 0
             return try body(
                 Item(
                     name: UnsafeRawBufferPointer(rebasing: plain[..<count]), number: record.number, type: record.type,

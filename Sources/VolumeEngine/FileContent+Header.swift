@@ -42,7 +42,9 @@ extension FileContent {
         let body = header.authenticatedBytes
         let code: [UInt8]
         do { code = try HMACSHA256.code(key: current.headerMAC, message: body) } catch { throw .io }
-        body.withUnsafeBytes { output.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(output), byteCount: $0.count) }
+        body.withUnsafeBytes {
+            output.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(output), byteCount: $0.count)
+        }
         code.withUnsafeBytes {
             (output + body.count).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(output), byteCount: $0.count)
         }

@@ -10,7 +10,9 @@ extension FileContent {
         _ first: PageIndex, count: Int, cipher: UnsafeMutableRawPointer, available: Int, plain: UnsafeMutableRawPointer
     ) throws(Errno) {
         let wanted = count * Geometry.pageSize
-        if available < wanted { (cipher + available).initializeMemory(as: UInt8.self, repeating: 0, count: wanted - available) }
+        if available < wanted {
+            (cipher + available).initializeMemory(as: UInt8.self, repeating: 0, count: wanted - available)
+        }
         let key = current
         let failed: PageIndex? = try volume.aead.withContext(for: key.content) { (context) throws(Errno) in
             var output = plain
@@ -84,7 +86,9 @@ extension FileContent {
     }
 
     /// The plaintext of one page, from the edge cache or the lower file. False when the page is a hole.
-    func loadPage(_ page: PageIndex, into plain: UnsafeMutableRawPointer, scratch: UnsafeMutableRawPointer) throws(Errno) -> Bool {
+    func loadPage(_ page: PageIndex, into plain: UnsafeMutableRawPointer, scratch: UnsafeMutableRawPointer)
+        throws(Errno) -> Bool
+    {
         if edge.load(page, into: plain) { return true }
         let got = try Lower.read(
             descriptor, into: scratch, count: Geometry.pageSize, at: page.rawValue * UInt64(Geometry.pageSize))
@@ -95,7 +99,9 @@ extension FileContent {
 
     static func isZero(_ start: UnsafeRawPointer, count: Int) -> Bool {
         let words = count / 8
-        for index in 0..<words where start.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self) != 0 { return false }
+        for index in 0..<words where start.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self) != 0 {
+            return false
+        }
         for index in (words * 8)..<count where start.load(fromByteOffset: index, as: UInt8.self) != 0 { return false }
         return true
     }

@@ -24,12 +24,11 @@ extension FileContent {
         }
     }
 
-    /// lseek(2) with SEEK_DATA or SEEK_HOLE, in steps of pages. While the file is open for writing the kernel may hold bytes
-    /// that were not sent yet, so then all of it counts as data.
-    package func seek(_ offset: UInt64, data: Bool, mayBeBehind: Bool) throws(Errno) -> UInt64 {
+    /// lseek(2) with SEEK_DATA or SEEK_HOLE, in steps of pages.
+    package func seek(_ offset: UInt64, data: Bool) throws(Errno) -> UInt64 {
         try lock.reading { () throws(Errno) in
             guard offset < size else { throw .noSuchDevice }
-            if mayBeBehind || !holesAllowed { return data ? offset : size }
+            if !holesAllowed { return data ? offset : size }
             var page = Geometry.page(at: offset)
             let end = Geometry.page(at: size - 1)
             while page <= end {
@@ -43,7 +42,8 @@ extension FileContent {
                 let found: UInt64
                 do throws(Errno) {
                     found = try Lower.seek(
-                        descriptor, to: max(lower, UInt64(Geometry.headerSize)), whence: data ? SeekWhence.data : SeekWhence.hole)
+                        descriptor, to: max(lower, UInt64(Geometry.headerSize)),
+                        whence: data ? SeekWhence.data : SeekWhence.hole)
                 } catch {
                     guard error == .noSuchDevice else { throw error }
                     if data { throw .noSuchDevice }

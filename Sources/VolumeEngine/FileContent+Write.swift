@@ -97,7 +97,8 @@ extension FileContent {
             let start = Geometry.plainStart(of: page)
             let from = max(start, span.offset)
             let to = min(start + UInt64(Geometry.capacity(of: page)), span.end)
-            (buffer.plain + Int(from - base)).copyMemory(from: source + Int(from - span.offset), byteCount: Int(to - from))
+            (buffer.plain + Int(from - base)).copyMemory(
+                from: source + Int(from - span.offset), byteCount: Int(to - from))
         }
     }
 

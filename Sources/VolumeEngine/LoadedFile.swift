@@ -32,7 +32,8 @@ extension Volume {
         let explained = header.epoch <= lastCrashedEpoch || (header.state == .open && header.epoch == epoch)
         if header.state == .closed, interpreted == .size(header.size) {
             return LoadedFile(
-                header: header, keys: keys, size: header.size, holesAllowed: header.flags.contains(.sparse) || explained,
+                header: header, keys: keys, size: header.size,
+                holesAllowed: header.flags.contains(.sparse) || explained,
                 isDoubtful: explained && header.epoch != epoch, lengthTellsSize: true)
         }
         guard explained else { throw damaged(.fileLength, inode.number, "does not fit the header") }

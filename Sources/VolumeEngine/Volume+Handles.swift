@@ -85,7 +85,9 @@ extension Volume {
         return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
     }
 
-    private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ inode: Inode) throws(Errno) -> DirectoryKeys {
+    private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ inode: Inode) throws(Errno)
+        -> DirectoryKeys
+    {
         let zoneKeys = try keys(header.zone)
         let slot = header.slots[header.currentIndex]
         do {

@@ -98,7 +98,8 @@ extension Volume {
             }
         }
         for name in names where name.hasPrefix(ReservedName.temporary) {
-            if let left = try? Lower.open(directory, name, flags: O_RDONLY | O_DIRECTORY), (try? isEmpty(left)) == true {
+            if let left = try? Lower.open(directory, name, flags: O_RDONLY | O_DIRECTORY), (try? isEmpty(left)) == true
+            {
                 discard(name, in: directory, left)
             }
         }

@@ -124,7 +124,8 @@ extension Volume {
             case .directory(let handle): try open(blob, under: handle.keys.xattrValues, aad: key.aad)
             case .other(let keys): try open(blob, under: keys.xattrValues, aad: key.aad)
             }
-        guard let plaintext, let value = try? XattrPlaintext(parsing: plaintext), name == nil || value.name == Array((name ?? "").utf8)
+        guard let plaintext, let value = try? XattrPlaintext(parsing: plaintext),
+            name == nil || value.name == Array((name ?? "").utf8)
         else { throw damaged(.attribute, inode.number, "not authentic") }
         return value
     }

@@ -47,7 +47,8 @@ package final class Volume: Sendable {
     }
 
     init(
-        description: VolumeDescription, options: Options, epoch: UInt64, lastCrashedEpoch: UInt64, lowerRoot: Descriptor,
+        description: VolumeDescription, options: Options, epoch: UInt64, lastCrashedEpoch: UInt64,
+        lowerRoot: Descriptor,
         volumeDirectory: Descriptor, keys: ZoneKeys, onDamage: @escaping @Sendable (Damage) -> Void
     ) throws(Errno) {
         self.description = description
@@ -63,9 +64,10 @@ package final class Volume: Sendable {
         gates = (0..<256).map { _ in Gate() }
         do { aead = try AEADPool() } catch { throw .io }
         let info = try Lower.stat(lowerRoot)
-        rootInode = table.acquire(InodeKey(info)) { generation in
-            Inode(key: InodeKey(info), kind: .directory, zone: .root, generation: generation, location: nil)
-        }.inode
+        rootInode =
+            table.acquire(InodeKey(info)) { generation in
+                Inode(key: InodeKey(info), kind: .directory, zone: .root, generation: generation, location: nil)
+            }.inode
         rootInode.state.withLock { $0.isSetgid = info.st_mode & mode_t(S_ISGID) != 0 }
     }
 

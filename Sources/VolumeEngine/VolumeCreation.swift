@@ -26,7 +26,7 @@ package enum VolumeCreation {
             }
         } catch { throw .lower(error, "reading \(lower)") }
         // A fresh ext4 has this one; it is no reason to refuse, and no program of the volume sees it.
-        found.removeAll { $0 == "lost+found" }
+        found.removeAll { $0 == ReservedName.lostAndFound }
         if found.contains(ReservedName.volumeDirectory) { throw .alreadyVolume }
         guard found.isEmpty else { throw .notEmpty }
     }
@@ -72,7 +72,8 @@ package enum VolumeCreation {
         try AtomicFile.replace(
             directory, VolumeFiles.description, with: try VolumeFiles.seal(description.authenticatedBytes, made.keys))
         let state = VolumeState(volume: volume, epoch: 0, mounted: false, lastCrashedEpoch: 0)
-        try AtomicFile.replace(directory, VolumeFiles.state, with: try VolumeFiles.seal(state.authenticatedBytes, made.keys))
+        try AtomicFile.replace(
+            directory, VolumeFiles.state, with: try VolumeFiles.seal(state.authenticatedBytes, made.keys))
         try AtomicFile.replace(directory, VolumeFiles.lock, with: [])
     }
 }

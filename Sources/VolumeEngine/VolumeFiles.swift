@@ -39,7 +39,8 @@ package struct VolumeFiles: Sendable {
         do { lowerRoot = try Lower.open(path: lower, flags: O_RDONLY | O_DIRECTORY) } catch {
             throw .lower(error, "opening \(lower)")
         }
-        do { directory = try Lower.open(lowerRoot, ReservedName.volumeDirectory, flags: O_RDONLY | O_DIRECTORY) } catch {
+        do { directory = try Lower.open(lowerRoot, ReservedName.volumeDirectory, flags: O_RDONLY | O_DIRECTORY) } catch
+        {
             if error == .noEntry || error == .notDirectory || error == .loop { throw .notVolume }
             throw .lower(error, "opening \(lower)/\(ReservedName.volumeDirectory)")
         }
@@ -119,7 +120,8 @@ package struct VolumeFiles: Sendable {
 
     static func seal(_ body: [UInt8], _ keys: ZoneKeys) throws(VolumeError) -> [UInt8] {
         do {
-            return SealedFile(body: body, kekVersion: keys.activeKEK.version, mac: try keys.activeKEK.code(for: body)).encoded
+            return SealedFile(body: body, kekVersion: keys.activeKEK.version, mac: try keys.activeKEK.code(for: body))
+                .encoded
         } catch { throw .cipher }
     }
 }

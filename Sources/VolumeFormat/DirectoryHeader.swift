@@ -45,7 +45,9 @@ package struct DirectoryHeader: Equatable, Sendable {
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
         guard try reader.readBytes(4) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else { throw FormatError(.unknownVersion, Self.object) }
+        guard try reader.read(UInt16.self) == Self.formatVersion else {
+            throw FormatError(.unknownVersion, Self.object)
+        }
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()

@@ -83,7 +83,9 @@ package struct FileHeader: Equatable, Sendable {
         guard bytes.count == Geometry.headerSize else { throw FormatError(.truncated, Self.object) }
         var reader = ByteReader(bytes, of: Self.object)
         guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else { throw FormatError(.unknownVersion, Self.object) }
+        guard try reader.read(UInt16.self) == Self.formatVersion else {
+            throw FormatError(.unknownVersion, Self.object)
+        }
         try reader.expectZeros(2)
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
@@ -99,7 +101,8 @@ package struct FileHeader: Equatable, Sendable {
         epoch = try reader.read()
         flags = Flags(rawValue: try reader.read())
         try reader.expectZeros(4 + 64)
-        guard (1...DEKSlot.maximumCount).contains(count), size <= Geometry.maximumSize, flags.isSubset(of: .known) else {
+        guard (1...DEKSlot.maximumCount).contains(count), size <= Geometry.maximumSize, flags.isSubset(of: .known)
+        else {
             throw FormatError(.malformed, Self.object)
         }
         var slots: [DEKSlot] = []

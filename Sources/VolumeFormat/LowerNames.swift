@@ -9,6 +9,8 @@ package enum ReservedName {
     package static let longEntry = "lethefs.long."
     /// The symbolic link beside it whose target is the encrypted name.
     package static let longName = "lethefs.name."
+    /// ext4's own, where the lower directory is the root of a file system.
+    package static let lostAndFound = "lost+found"
     /// A directory being made or removed, `lethefs.temp.` and a random number; a crash may leave it behind.
     package static let temporary = "lethefs.temp."
 }
@@ -27,7 +29,9 @@ package enum NameEncoding {
 
     /// Checks a plaintext name, as unwrapped from disk: 1 to 255 bytes, no NUL, no slash, neither "." nor "..".
     package static func isValid(_ name: UnsafeRawBufferPointer) -> Bool {
-        guard (1...maximum).contains(name.count), !name.contains(0), !name.contains(UInt8(ascii: "/")) else { return false }
+        guard (1...maximum).contains(name.count), !name.contains(0), !name.contains(UInt8(ascii: "/")) else {
+            return false
+        }
         let dots = name.count <= 2 && name.allSatisfy { $0 == UInt8(ascii: ".") }
         return !dots
     }

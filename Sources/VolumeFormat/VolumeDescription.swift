@@ -32,7 +32,9 @@ package struct VolumeDescription: Equatable, Sendable {
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
         guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else { throw FormatError(.unknownVersion, Self.object) }
+        guard try reader.read(UInt16.self) == Self.formatVersion else {
+            throw FormatError(.unknownVersion, Self.object)
+        }
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()
@@ -78,7 +80,9 @@ package struct VolumeState: Equatable, Sendable {
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
         guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else { throw FormatError(.unknownVersion, Self.object) }
+        guard try reader.read(UInt16.self) == Self.formatVersion else {
+            throw FormatError(.unknownVersion, Self.object)
+        }
         volume = try reader.readID()
         epoch = try reader.read()
         let mounted: UInt8 = try reader.read()
@@ -115,7 +119,8 @@ package struct SealedFile: Equatable, Sendable {
         body = Array(bytes.dropLast(Self.trailer))
         let trailer = Array(bytes.suffix(Self.trailer))
         kekVersion = KeyVersion(
-            rawValue: UInt32(trailer[0]) | UInt32(trailer[1]) << 8 | UInt32(trailer[2]) << 16 | UInt32(trailer[3]) << 24)
+            rawValue: UInt32(trailer[0]) | UInt32(trailer[1]) << 8 | UInt32(trailer[2]) << 16 | UInt32(trailer[3]) << 24
+        )
         mac = Array(trailer.dropFirst(4))
     }
 }

@@ -63,7 +63,9 @@ extension ZoneKeyring {
 
     private init(from reader: inout ByteReader) throws(FormatError) {
         guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else { throw FormatError(.unknownVersion, Self.object) }
+        guard try reader.read(UInt16.self) == Self.formatVersion else {
+            throw FormatError(.unknownVersion, Self.object)
+        }
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()
@@ -87,7 +89,8 @@ extension ZoneKeyring {
         for _ in 0..<(try Self.count(UInt16.self, 1...Self.maximumKeys, &reader)) {
             metadataKeys.append(
                 MetadataKey(
-                    version: KeyVersion(rawValue: try reader.read()), kekVersion: KeyVersion(rawValue: try reader.read()),
+                    version: KeyVersion(rawValue: try reader.read()),
+                    kekVersion: KeyVersion(rawValue: try reader.read()),
                     created: try reader.read(), wrapped: try WrappedKey(from: &reader)))
         }
         macs = []

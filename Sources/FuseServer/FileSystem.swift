@@ -1,0 +1,88 @@
+import CFuse
+import CLinux
+import Storage
+import VolumeEngine
+
+/// The engine behind the kernel's requests: node ids, timeouts and the tables of callbacks.
+///
+/// A node id is the address of its inode, which stays until the kernel has forgotten it; the root is 1.
+final class FileSystem: Sendable {
+    /// The lower directory is ours alone, so what the kernel knows stays true until it, or a revocation, says otherwise.
+    static let timeoutSeconds: Double = 86_400
+
+    let volume: Volume
+    /// Called once, when the kernel has agreed on the protocol.
+    let onReady: @Sendable () -> Void
+
+    init(volume: Volume, onReady: @escaping @Sendable () -> Void) {
+        self.volume = volume
+        self.onReady = onReady
+    }
+
+    @inline(__always)
+    func inode(_ id: fuse_ino_t) -> Inode {
+        if id == FUSE_ROOT_ID { return volume.rootInode }
+        // The kernel names only nodes that it was given and has not forgotten, and each of those is retained.
+        guard let pointer = UnsafeRawPointer(bitPattern: UInt(id)) else { preconditionFailure("node 0") }
+        return Unmanaged<Inode>.fromOpaque(pointer).takeUnretainedValue()
+    }
+
+    @inline(__always)
+    func nodeID(_ inode: Inode) -> fuse_ino_t {
+        if inode === volume.rootInode { return fuse_ino_t(FUSE_ROOT_ID) }
+        return fuse_ino_t(UInt(bitPattern: Unmanaged.passUnretained(inode).toOpaque()))
+    }
+
+    func parameters(_ entry: Entry) -> fuse_entry_param {
+        var parameters = fuse_entry_param()
+        parameters.ino = nodeID(entry.inode)
+        parameters.generation = entry.inode.generation
+        parameters.attr = entry.attributes
+        parameters.attr_timeout = Self.timeoutSeconds
+        parameters.entry_timeout = Self.timeoutSeconds
+        return parameters
+    }
+
+    /// An entry that is known not to be there.
+    static var negative: fuse_entry_param {
+        var parameters = fuse_entry_param()
+        parameters.entry_timeout = timeoutSeconds
+        return parameters
+    }
+}
+
+/// The file system that a request belongs to.
+@inline(__always)
+func fileSystem(_ request: fuse_req_t) -> FileSystem {
+    guard let pointer = fuse_req_userdata(request) else { preconditionFailure("no file system") }
+    return Unmanaged<FileSystem>.fromOpaque(pointer).takeUnretainedValue()
+}
+
+/// The bytes of a C string without its NUL.
+@inline(__always)
+func bytes(_ name: UnsafePointer<CChar>?) -> UnsafeRawBufferPointer {
+    guard let name else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+    return UnsafeRawBufferPointer(start: name, count: strlen(name))
+}
+
+extension Credentials {
+    init(_ context: fuse_ctx) { self.init(uid: context.uid, gid: context.gid) }
+}
+
+/// An object that `fh` carries, retained from open to release.
+enum Handle {
+    static func pass(_ object: some AnyObject) -> UInt64 {
+        UInt64(UInt(bitPattern: Unmanaged.passRetained(object).toOpaque()))
+    }
+
+    @inline(__always)
+    static func object<T: AnyObject>(_ raw: UInt64, as _: T.Type = T.self) -> T {
+        guard let pointer = UnsafeRawPointer(bitPattern: UInt(raw)) else { preconditionFailure("no handle") }
+        return Unmanaged<T>.fromOpaque(pointer).takeUnretainedValue()
+    }
+
+    static func take<T: AnyObject>(_ raw: UInt64, as _: T.Type = T.self) -> T {
+        guard let pointer = UnsafeRawPointer(bitPattern: UInt(raw)) else { preconditionFailure("no handle") }
+        return Unmanaged<T>.fromOpaque(pointer).takeRetainedValue()
+    }
+}

@@ -1,0 +1,122 @@
+import CFuse
+import CLinux
+import Glibc
+import Storage
+import VolumeEngine
+
+/// A mount: libfuse's session, from mounting to the end of its loop.
+package final class MountSession: @unchecked Sendable {
+    /// Why there is no mount.
+    package enum Failure: Error, Sendable, Equatable {
+        /// libfuse refused an option, or could not mount; it has said why on standard error.
+        case mountFailed
+        case loopFailed(Errno)
+    }
+
+    package struct Options: Sendable {
+        /// Shown by df and mount as the source.
+        package var source = "lethefs"
+        package var allowOther = false
+        package var readOnly = false
+        /// Passed on to mount(2): "nosuid", "noexec" and the like.
+        package var extra: [String] = []
+        package var threads: UInt32 = 10
+        package init() {}
+    }
+
+    private let fileSystem: FileSystem
+    // Used by the thread that runs the mount; libfuse guards its own inside.
+    private let session: OpaquePointer
+    private let mountPoint: String
+    private let threads: UInt32
+
+    /// Mounts; `onReady` is called when the kernel has agreed on the protocol, from `run`.
+    package init(
+        volume: Volume, at mountPoint: String, options: Options, onReady: @escaping @Sendable () -> Void
+    ) throws(Failure) {
+        self.mountPoint = mountPoint
+        threads = options.threads
+        fileSystem = FileSystem(volume: volume, onReady: onReady)
+        var operations = fuse_lowlevel_ops()
+        FileSystem.addSession(to: &operations)
+        FileSystem.addNames(to: &operations)
+        FileSystem.addAttributes(to: &operations)
+        FileSystem.addFiles(to: &operations)
+        FileSystem.addDirectories(to: &operations)
+        let words = Self.arguments(options)
+        var pointers: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+        defer { for pointer in pointers { free(pointer) } }
+        let userData = Unmanaged.passUnretained(fileSystem).toOpaque()
+        let made = pointers.withUnsafeMutableBufferPointer { pointers in
+            var arguments = fuse_args(argc: Int32(words.count), argv: pointers.baseAddress, allocated: 0)
+            defer { fuse_opt_free_args(&arguments) }
+            return fuse_session_new(&arguments, &operations, MemoryLayout<fuse_lowlevel_ops>.size, userData)
+        }
+        guard let made else { throw .mountFailed }
+        guard fuse_session_mount(made, mountPoint) == 0 else {
+            fuse_session_destroy(made)
+            throw .mountFailed
+        }
+        guard lethefs_install_io(made) == 0 else {
+            fuse_session_unmount(made)
+            fuse_session_destroy(made)
+            throw .mountFailed
+        }
+        session = made
+    }
+
+    private static func arguments(_ options: Options) -> [String] {
+        var mountOptions = [
+            "default_permissions", "subtype=lethefs", "fsname=" + options.source.replacing(",", with: "\\,"),
+        ]
+        if options.allowOther { mountOptions.append("allow_other") }
+        if options.readOnly { mountOptions.append("ro") }
+        mountOptions += options.extra
+        return ["lethefs", "-o", mountOptions.joined(separator: ",")]
+    }
+
+    /// Serves until the mount is taken away or a signal ends it; then unmounts. Returns when no request is under way.
+    package func run() throws(Failure) {
+        lethefs_set_signal_handlers(session)
+        let result = lethefs_session_loop(session, threads)
+        fuse_remove_signal_handlers(session)
+        fuse_session_unmount(session)
+        fuse_session_destroy(session)
+        if result < 0 { throw .loopFailed(Errno(-result)) }
+    }
+}
+
+extension FileSystem {
+    static func addSession(to operations: inout fuse_lowlevel_ops) {
+        operations.`init` = { userData, connection in
+            guard let userData, let connection else { return }
+            FileSystem.negotiate(&connection.pointee)
+            Unmanaged<FileSystem>.fromOpaque(userData).takeUnretainedValue().onReady()
+        }
+    }
+
+    private static func negotiate(_ connection: inout fuse_conn_info) {
+        func want(_ capability: Int) {
+            let bit = UInt32(truncatingIfNeeded: capability)
+            if connection.capable & bit != 0 { connection.want |= bit }
+        }
+        func refuse(_ capability: Int) { connection.want &= ~UInt32(truncatingIfNeeded: capability) }
+        want(Int(FUSE_CAP_WRITEBACK_CACHE))
+        want(Int(FUSE_CAP_POSIX_ACL))
+        want(Int(FUSE_CAP_DONT_MASK))
+        want(Int(FUSE_CAP_PARALLEL_DIROPS))
+        want(Int(FUSE_CAP_CACHE_SYMLINKS))
+        want(Int(FUSE_CAP_EXPLICIT_INVAL_DATA))
+        want(Int(FUSE_CAP_ATOMIC_O_TRUNC))
+        // The second version is taken in its place; locks between programs are the kernel's own; data is ours to change only.
+        refuse(Int(FUSE_CAP_HANDLE_KILLPRIV))
+        refuse(Int(FUSE_CAP_POSIX_LOCKS))
+        refuse(Int(FUSE_CAP_FLOCK_LOCKS))
+        refuse(Int(FUSE_CAP_AUTO_INVAL_DATA))
+        connection.max_write = UInt32(RequestBuffer.maximumRequest)
+        connection.max_readahead = UInt32(RequestBuffer.maximumRequest)
+        connection.max_background = 64
+        connection.congestion_threshold = 48
+        connection.time_gran = 1
+    }
+}
