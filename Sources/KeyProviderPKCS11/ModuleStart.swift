@@ -1,0 +1,66 @@
+import CLinux
+import CPKCS11
+import Glibc
+import KeyManagement
+
+/// What a module is started with. A library has one state a process: to start it differently, it is finalised first.
+struct ModuleStart: Hashable, Sendable {
+    var functionList = "C_GetFunctionList"
+    var initString: String?
+    var configuration: String?
+
+    init(_ module: PKCS11URI.Module) {
+        functionList = module.functionList ?? functionList
+        initString = module.initString
+        configuration = module.configuration
+    }
+
+    /// General-purpose functions (PKCS#11 2.40 §5.4): C_Initialize. A module that somebody has initialised already is fine.
+    func initialize(_ cryptoki: Cryptoki) throws(Failure) {
+        try ModuleEnvironment.shared.with(configuration) { () throws(Failure) in
+            let text = initString.map { strdup($0) } ?? nil
+            // Kept for the module's life, since NSS may keep pointers into it.
+            // Longer than CK_C_INITIALIZE_ARGS: NSS's own structure has one more field, which has to be null.
+            let memory = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: MemoryLayout<CK_C_INITIALIZE_ARGS>.size + 64, alignment: 16)
+            memory.initializeMemory(as: UInt8.self, repeating: 0)
+            memory.baseAddress?.storeBytes(
+                of: CK_C_INITIALIZE_ARGS(
+                    CreateMutex: nil, DestroyMutex: nil, LockMutex: nil, UnlockMutex: nil, flags: CKF_OS_LOCKING_OK,
+                    pReserved: UnsafeMutableRawPointer(text)), as: CK_C_INITIALIZE_ARGS.self)
+            do throws(Failure) {
+                try cryptoki.check("C_Initialize") { cryptoki.functions.pointee.C_Initialize?(memory.baseAddress) }
+            } catch  where error.returnValue?.rawValue == CKR_CRYPTOKI_ALREADY_INITIALIZED {
+                return
+            }
+        }
+    }
+}
+
+/// SOFTHSM2_CONF, the only variable that a URI may set (`x-conf`): it says where SoftHSM2 keeps its tokens, and can
+/// neither load code nor redirect another library.
+///
+/// Set and read (by C_Initialize) under one lock, since modules start on threads of their own.
+final class ModuleEnvironment: @unchecked Sendable {
+    static let shared = ModuleEnvironment()
+    static let variable = "SOFTHSM2_CONF"
+    // Guards the variable; held over C_Initialize.
+    private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let inherited: String?
+
+    private init() {
+        pthread_mutex_init(lock, nil)
+        inherited = getenv(Self.variable).map { String(cString: $0) }
+    }
+
+    func with(_ configuration: String?, _ body: () throws(Failure) -> Void) throws(Failure) {
+        pthread_mutex_lock(lock)
+        defer { pthread_mutex_unlock(lock) }
+        let wanted = configuration ?? inherited
+        let current = getenv(Self.variable).map { String(cString: $0) }
+        if wanted != current {
+            if let wanted { setenv(Self.variable, wanted, 1) } else { unsetenv(Self.variable) }
+        }
+        try body()
+    }
+}

@@ -1,0 +1,82 @@
+import CPKCS11
+import KeyManagement
+
+extension PKCS11Key {
+    /// Sets CKA_DECRYPT. CKA_ENCRYPT and CKA_WRAP stay as they are; CKA_UNWRAP is switched off too, and on again where
+    /// CKA_WRAP tells that it was meant to be.
+    func setEnabled(_ enabled: Bool) throws(RootError) {
+        try perform { (session, key) throws(Failure) in
+            do throws(Failure) {
+                try session.withFreshSession(writable: true) { (writer) throws(Failure) in
+                    try writer.setFlag(CKA_DECRYPT, of: key.key, to: enabled)
+                    try writer.setUnwrap(enabled, of: key)
+                }
+            } catch {
+                throw error.explainedAsRefusal
+            }
+            // As another program would see it.
+            let isEnabled = try session.withFreshSession(writable: false) { (reader) throws(Failure) in
+                try reader.isEnabled(key)
+            }
+            guard isEnabled == enabled else {
+                throw Failure(
+                    .unsupported,
+                    "C_SetAttributeValue: CKA_DECRYPT did not change. Switch the key with the HSM's own tools")
+            }
+        }
+    }
+
+    func destroy() throws(RootError) {
+        let selector = selector
+        try perform(.once) { (session, key) throws(Failure) in
+            do throws(Failure) {
+                try session.withFreshSession(writable: true) { (writer) throws(Failure) in
+                    try writer.destroyKey(key)
+                }
+            } catch {
+                throw error.explainedAsRefusal
+            }
+            let left = try session.withFreshSession(writable: false) { (reader) throws(Failure) in
+                try reader.findKey(selector)
+            }
+            guard left == nil else { throw Failure(.failed, "C_DestroyObject: the key is still there") }
+        }
+    }
+}
+
+extension Failure {
+    /// A token that will not change a key: what the operator has to do instead.
+    fileprivate var explainedAsRefusal: Failure {
+        switch returnValue?.rawValue {
+        case CKR_ATTRIBUTE_READ_ONLY, CKR_ACTION_PROHIBITED, CKR_TEMPLATE_INCONSISTENT, CKR_FUNCTION_NOT_SUPPORTED,
+            CKR_ATTRIBUTE_TYPE_INVALID, CKR_SESSION_READ_ONLY, CKR_KEY_FUNCTION_NOT_PERMITTED:
+            return recoded(
+                .unsupported, "the token does not let us: use the HSM's own tools, with the rights it asks for")
+        default: return self
+        }
+    }
+}
+
+extension Session {
+    /// CKA_DECRYPT of the key, read now. A key that will not tell counts as enabled: the token enforces it then.
+    func isEnabled(_ key: KeyObjects) throws(Failure) -> Bool { try flag(CKA_DECRYPT, of: key.key) ?? true }
+
+    func modulusBits(of key: KeyObjects) throws(Failure) -> Int {
+        guard let modulus = try attribute(CKA_MODULUS, of: key.key) else { return 0 }
+        return modulus.drop { $0 == 0 }.count * 8
+    }
+
+    func setUnwrap(_ enabled: Bool, of key: KeyObjects) throws(Failure) {
+        guard let now = try flag(CKA_UNWRAP, of: key.key), now != enabled else { return }
+        if enabled {
+            guard let other = key.encryptionKey, try flag(CKA_WRAP, of: other) == true else { return }
+        }
+        try setFlag(CKA_UNWRAP, of: key.key, to: enabled)
+    }
+
+    /// Destroys both halves; the one that decrypts first, since it is the one that matters.
+    func destroyKey(_ key: KeyObjects) throws(Failure) {
+        try destroyObject(key.key)
+        if let other = key.encryptionKey, other != key.key { try destroyObject(other) }
+    }
+}
