@@ -7,6 +7,8 @@ enum ProcessHardening {
     static func apply() -> [String] {
         var warnings: [String] = []
         linux_ignore_sigpipe()
+        // Swift's backtracer prints registers and memory of a crashed process: keys could be among them.
+        for fatal in [SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGBUS, SIGSEGV, SIGQUIT] { linux_default_signal(fatal) }
         var none = rlimit(rlim_cur: 0, rlim_max: 0)
         linux_set_core_limit(&none)
         if linux_prctl(PR_SET_DUMPABLE, 0) != 0 { warnings.append("the process could not be made non-dumpable") }

@@ -56,6 +56,7 @@ static inline int linux_connect(int fd, const struct sockaddr *address, socklen_
 static inline int linux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC); }
 static inline int linux_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 static inline char *const *linux_environment(void) { extern char **environ; return environ; }
+static inline void linux_default_signal(int number) { signal(number, SIG_DFL); }
 static inline void linux_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
 static inline int linux_memlock_limit(struct rlimit *limit) { return getrlimit(RLIMIT_MEMLOCK, limit); }
 static inline int linux_nofile_limit(struct rlimit *limit) { return getrlimit(RLIMIT_NOFILE, limit); }
