@@ -44,11 +44,8 @@ def _in_directory(function, directory):
 
 
 def _descriptors():
-    own = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return {int(name) for name in os.listdir(own)} - {own}
-    finally:
-        os.close(own)
+    listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    return {fd for fd in listed if os.path.lexists(f"/proc/self/fd/{fd}")}  # The listing's own is closed by now.
 
 
 def _attempt(title, report, function, *arguments, silent=False):
