@@ -36,8 +36,8 @@ class LetheFS:
             return None
         return _find_pid(json.loads(answer.stdout))
 
-    def check(self):
-        self.volume.command("check", self.volume.lower, limit=120)
+    def check(self, damaged):
+        self.volume.command("check", self.volume.lower, limit=120, status=1 if damaged else 0)
 
 
 def _find_pid(status):
@@ -76,7 +76,7 @@ class PlainDirectory:
     def pid(self):
         return None
 
-    def check(self):
+    def check(self, damaged):
         pass
 
 
@@ -119,8 +119,8 @@ class Gocryptfs:
                 continue
         return None
 
-    def check(self):
-        run(["gocryptfs", "-q", "-fsck", "-passfile", self.key, self.volume.lower], limit=120)
+    def check(self, damaged):
+        run(["gocryptfs", "-q", "-fsck", "-passfile", self.key, self.volume.lower], limit=120, status=26 if damaged else 0)
 
 
 BACKENDS = {"lethefs": LetheFS, "ext4": PlainDirectory, "gocryptfs": Gocryptfs}

@@ -47,7 +47,9 @@ def on_volume(limit=60, quick=True, needs=()):
 
 
 def part(suffix, function, **settings):
-    """Declares `function` as one of several cases made in a loop: `part("[3552]", f, limit=…)`, on a volume."""
+    """Declares one of several cases made in a loop, on a volume: `part("[3552]", f, name="cut", limit=…)`."""
+    if "name" in settings:
+        function.__name__ = settings["name"]
     _declare(False, settings.get("limit", 60), settings.get("quick", True), settings.get("needs", ()), suffix, function)
 
 

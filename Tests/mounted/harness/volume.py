@@ -79,6 +79,6 @@ class Volume:
         wait_gone(pid)
         fuse.release_under(self.mountpoint)
 
-    def check(self):
-        """The offline check must find nothing."""
-        self.backend.check()
+    def check(self, damaged=False):
+        """The offline check must find nothing, or, of a damaged volume, must find that."""
+        self.backend.check(damaged)
