@@ -89,6 +89,9 @@ class Gocryptfs:
         self.volume = volume
         self.key = volume.home / "password"
 
+    def run(self, argv, **settings):
+        return run(argv, user=self.volume.user, **settings)
+
     def program(self):
         return "gocryptfs"
 
@@ -97,18 +100,20 @@ class Gocryptfs:
 
     def init(self):
         self.key.write_text("password\n")
-        run(["gocryptfs", "-init", "-q", "-scryptn", "10", "-passfile", self.key, self.volume.lower])
+        self.run(["gocryptfs", "-init", "-q", "-scryptn", "10", "-passfile", self.key, self.volume.lower])
 
     def mount(self, lower, mountpoint, options):
-        options = ["-o", "dev,suid"] + (["-allow_other"] if "allow_other" in (options or "") else [])
-        run(["gocryptfs", "-q", "-acl", "-passfile", self.key, *options, lower, mountpoint])
+        options = ["-allow_other"] if "allow_other" in (options or "") else []
+        if self.volume.user is None:
+            options += ["-o", "dev,suid"]
+        self.run(["gocryptfs", "-q", "-acl", "-passfile", self.key, *options, lower, mountpoint])
 
     def unmount(self, mountpoint):
         for _ in range(20):
-            if run(["umount", mountpoint], check=False).returncode == 0:
+            if self.run(["fusermount3", "-u", mountpoint], check=False).returncode == 0:
                 return
             time.sleep(0.1)
-        run(["umount", mountpoint])
+        self.run(["fusermount3", "-u", mountpoint])
 
     def pid(self):
         for pid in processes_of(self.volume.root):
@@ -120,7 +125,8 @@ class Gocryptfs:
         return None
 
     def check(self, damaged):
-        run(["gocryptfs", "-q", "-fsck", "-passfile", self.key, self.volume.lower], limit=120, status=26 if damaged else 0)
+        self.run(["gocryptfs", "-q", "-fsck", "-passfile", self.key, self.volume.lower], limit=120,
+                 status=26 if damaged else 0)
 
 
 BACKENDS = {"lethefs": LetheFS, "ext4": PlainDirectory, "gocryptfs": Gocryptfs}

@@ -93,6 +93,7 @@ def in_child(function, *arguments, limit=20):
         try:
             answer = (True, function(*arguments))
         except BaseException as error:  # The parent raises it again.
+            error.add_note(traceback.format_exc())
             answer = (False, error if isinstance(error, OSError) else AssertionError(traceback.format_exc()))
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(pickle.dumps(answer))

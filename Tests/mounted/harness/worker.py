@@ -57,7 +57,7 @@ def _attempt(title, report, function, *arguments, silent=False):
         frames = traceback.extract_tb(error.__traceback__)
         where = next((frame for frame in reversed(frames) if "/harness/" not in frame.filename), frames[-1])
         place = f"{os.path.basename(where.filename)}:{where.lineno}"
-        told = str(error)
+        told = "\n".join([str(error), *getattr(error, "__notes__", [])])
         told = told if len(told) <= 1500 else told[:900] + " … " + told[-600:]
         _say(report, title, time.monotonic() - started, f"{place}: {type(error).__name__}: {told}")
         return False
