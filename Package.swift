@@ -41,5 +41,7 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
+
+        .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )

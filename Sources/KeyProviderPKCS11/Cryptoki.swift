@@ -9,6 +9,8 @@ struct Cryptoki: @unchecked Sendable {
     // The list is static data of a library that is never unloaded.
     let functions: UnsafeMutablePointer<CK_FUNCTION_LIST>
     let running: RunningCall
+    /// Known once the library is initialised.
+    var quirks = ModuleQuirks(nil)
 
     /// Runs one call; a function that the list lacks counts as CKR_FUNCTION_NOT_SUPPORTED.
     func check(_ name: StaticString, _ body: () -> CK_RV?) throws(Failure) {

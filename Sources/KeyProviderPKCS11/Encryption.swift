@@ -4,18 +4,28 @@ import Secrets
 
 /// Encryption and decryption functions (PKCS#11 2.40 §5.8, §5.9).
 ///
-/// Sizes are never asked for: NSS answers such questions wrongly for GCM. The output buffer is larger than any answer.
+/// Sizes are never asked for: NSS answers such questions wrongly for GCM.
 extension Session {
     private static let slack = 64
 
     func encrypt(
-        _ plain: UnsafeRawBufferPointer, _ mechanism: Mechanism, _ key: CK_OBJECT_HANDLE
+        _ plain: UnsafeRawBufferPointer, _ mechanism: Mechanism, _ key: KeyObjects
+    ) throws(Failure) -> [UInt8] {
+        guard let object = key.encryptionKey else {
+            throw Failure(.unsupported, "the token holds no public key with the private key's id")
+        }
+        // An RSA ciphertext is as long as the modulus, and tpm2-pkcs11 says of any buffer that it filled it.
+        let capacity = key.modulusSize ?? plain.count + Self.slack
+        return try encrypt(plain, mechanism, object, capacity)
+    }
+
+    private func encrypt(
+        _ plain: UnsafeRawBufferPointer, _ mechanism: Mechanism, _ key: CK_OBJECT_HANDLE, _ capacity: Int
     ) throws(Failure) -> [UInt8] {
         try mechanism.withMechanism { (mechanism) throws(Failure) in
             let functions = cryptoki.functions
             try cryptoki.check("C_EncryptInit") { functions.pointee.C_EncryptInit?(handle, mechanism, key) }
-            // An RSA ciphertext is as long as the modulus.
-            var output = [UInt8](repeating: 0, count: max(plain.count, 1024) + Self.slack)
+            var output = [UInt8](repeating: 0, count: capacity)
             var count = CK_ULONG(output.count)
             let input = UnsafeMutableRawPointer(mutating: plain.baseAddress)?.assumingMemoryBound(to: UInt8.self)
             try cryptoki.check("C_Encrypt") {

@@ -36,12 +36,16 @@ extension Session {
         publicTemplate.add(CKA_LABEL, bytes: label)
         publicTemplate.add(CKA_ID, bytes: id)
         for type in [CKA_TOKEN, CKA_ENCRYPT] { publicTemplate.add(type, true) }
-        for type in [CKA_VERIFY, CKA_WRAP] { publicTemplate.add(type, false) }
+        publicTemplate.add(CKA_WRAP, false)
         var privateTemplate = AttributeTemplate()
         privateTemplate.add(CKA_LABEL, bytes: label)
         privateTemplate.add(CKA_ID, bytes: id)
         for type in [CKA_TOKEN, CKA_PRIVATE, CKA_SENSITIVE, CKA_DECRYPT] { privateTemplate.add(type, true) }
-        for type in [CKA_EXTRACTABLE, CKA_SIGN, CKA_UNWRAP] { privateTemplate.add(type, false) }
+        for type in [CKA_EXTRACTABLE, CKA_UNWRAP] { privateTemplate.add(type, false) }
+        if !cryptoki.quirks.refusesDecryptOnlyRSA {
+            publicTemplate.add(CKA_VERIFY, false)
+            privateTemplate.add(CKA_SIGN, false)
+        }
         var publicKey: CK_OBJECT_HANDLE = 0
         var privateKey: CK_OBJECT_HANDLE = 0
         try Mechanism.plain(CKM_RSA_PKCS_KEY_PAIR_GEN).withMechanism { (mechanism) throws(Failure) in

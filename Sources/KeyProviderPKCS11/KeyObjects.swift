@@ -17,6 +17,8 @@ struct KeyObjects {
     let key: CK_OBJECT_HANDLE
     /// The object that encrypts: the AES key again, or the public half if the token keeps it.
     let encryptionKey: CK_OBJECT_HANDLE?
+    /// Bytes in an RSA key's modulus.
+    var modulusSize: Int?
 }
 
 extension Session {
@@ -44,7 +46,10 @@ extension Session {
         // The halves are tied by CKA_ID (PKCS#11 2.40 §4.7); their labels may differ.
         if publicSelector.id?.isEmpty == false { publicSelector.label = nil }
         let publicKeys = try objects(CKO_PUBLIC_KEY, publicSelector)
-        return KeyObjects(kind: .rsa, key: key, encryptionKey: publicKeys.count == 1 ? publicKeys.first : nil)
+        let modulus = try attribute(CKA_MODULUS, of: key) ?? []
+        return KeyObjects(
+            kind: .rsa, key: key, encryptionKey: publicKeys.count == 1 ? publicKeys.first : nil,
+            modulusSize: modulus.drop { $0 == 0 }.count)
     }
 
     /// The same, and `gone` where there is none. A session without a login sees no private object, so that "none" counts

@@ -36,6 +36,7 @@ final class Module: @unchecked Sendable {
         _ body: @escaping @Sendable (Session) throws(Failure) -> R
     ) throws(RootError) -> R {
         try worker.run(timeoutSeconds: timeoutSeconds) { () throws(RootError) -> R in
+            defer { if self.started?.cryptoki.quirks.isFinalizedAfterUse == true { self.finalize() } }
             do throws(Failure) {
                 return try self.performHere(on: target, recovery, body)
             } catch {
@@ -124,7 +125,7 @@ final class Module: @unchecked Sendable {
             finalize()
         }
         let library = try loaded()
-        let cryptoki = Cryptoki(
+        var cryptoki = Cryptoki(
             functions: try ModuleFile.functions(of: library, start.functionList), running: worker.running)
         do {
             try start.initialize(cryptoki)
@@ -132,6 +133,7 @@ final class Module: @unchecked Sendable {
             // A library that worked before is not missing; what it talks to is.
             throw error.recoded(wasStarted ? .unreachable : .moduleUnavailable)
         }
+        cryptoki.quirks = ModuleQuirks(try? cryptoki.libraryInfo())
         started = (start, cryptoki)
         wasStarted = true
         return cryptoki

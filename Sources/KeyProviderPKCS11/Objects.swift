@@ -30,8 +30,9 @@ extension Session {
     }
 
     /// An attribute's bytes; `nil` where the object has none, or will not show it.
-    func attribute(_ type: CK_ATTRIBUTE_TYPE, of object: CK_OBJECT_HANDLE) throws(Failure) -> [UInt8]? {
-        let capacity = 1024
+    func attribute(
+        _ type: CK_ATTRIBUTE_TYPE, of object: CK_OBJECT_HANDLE, capacity: Int = 1024
+    ) throws(Failure) -> [UInt8]? {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 8)
         defer { memory.deallocate() }
         var attribute = CK_ATTRIBUTE(type: type, pValue: memory.baseAddress, ulValueLen: CK_ULONG(capacity))
@@ -49,14 +50,14 @@ extension Session {
     }
 
     func flag(_ type: CK_ATTRIBUTE_TYPE, of object: CK_OBJECT_HANDLE) throws(Failure) -> Bool? {
-        guard let bytes = try attribute(type, of: object), bytes.count == 1 else { return nil }
+        guard let bytes = try attribute(type, of: object, capacity: 1), bytes.count == 1 else { return nil }
         return bytes[0] != 0
     }
 
     func number(_ type: CK_ATTRIBUTE_TYPE, of object: CK_OBJECT_HANDLE) throws(Failure) -> CK_ULONG? {
-        guard let bytes = try attribute(type, of: object), bytes.count == MemoryLayout<CK_ULONG>.size else {
-            return nil
-        }
+        // Room for exactly one number: NSS answers BUFFER_TOO_SMALL to more.
+        let size = MemoryLayout<CK_ULONG>.size
+        guard let bytes = try attribute(type, of: object, capacity: size), bytes.count == size else { return nil }
         return bytes.withUnsafeBytes { $0.loadUnaligned(as: CK_ULONG.self) }
     }
 

@@ -61,11 +61,6 @@ extension Session {
     /// CKA_DECRYPT of the key, read now. A key that will not tell counts as enabled: the token enforces it then.
     func isEnabled(_ key: KeyObjects) throws(Failure) -> Bool { try flag(CKA_DECRYPT, of: key.key) ?? true }
 
-    func modulusBits(of key: KeyObjects) throws(Failure) -> Int {
-        guard let modulus = try attribute(CKA_MODULUS, of: key.key) else { return 0 }
-        return modulus.drop { $0 == 0 }.count * 8
-    }
-
     func setUnwrap(_ enabled: Bool, of key: KeyObjects) throws(Failure) {
         guard let now = try flag(CKA_UNWRAP, of: key.key), now != enabled else { return }
         if enabled {

@@ -9,9 +9,6 @@ extension PKCS11Key {
         let secret = SharedKey(kek.copy())
         return try perform { (session, key) throws(Failure) in
             guard try session.isEnabled(key) else { throw Failure(.disabled, "CKA_DECRYPT is false") }
-            guard key.encryptionKey != nil else {
-                throw Failure(.unsupported, "the token holds no public key with the private key's id")
-            }
             var failure = Failure(.unsupported, "the token offers no mechanism for this key")
             for algorithm in try session.mechanisms(for: key) {
                 let scheme = WrapScheme(algorithm: algorithm, context: context)
@@ -86,12 +83,12 @@ extension Session {
     /// The same, and a trial encryption where only that tells.
     func algorithms(for key: KeyObjects) throws(Failure) -> [WrapAlgorithm] {
         let candidates = try mechanisms(for: key)
-        guard key.kind == .rsa, let publicKey = key.encryptionKey, candidates.first == .rsaOAEPSHA256 else {
+        guard key.kind == .rsa, candidates.first == .rsaOAEPSHA256 else {
             return candidates
         }
         let zeros = [UInt8](repeating: 0, count: SecretKey.size)
         let trial = zeros.withUnsafeBytes { bytes in
-            Result { () throws(Failure) in try encrypt(bytes, .oaepSHA256, publicKey) }
+            Result { () throws(Failure) in try encrypt(bytes, .oaepSHA256, key) }
         }
         if case .failure(let failure) = trial, failure.isUnsupportedMechanism { return Array(candidates.dropFirst()) }
         return candidates

@@ -5,8 +5,8 @@ import VolumeFormat
 
 /// A CMK in a PKCS#11 token.
 ///
-/// Holds no session and no handle: it finds its key anew for each request, and so sees what others did to it. (One
-/// exception was measured: tpm2-pkcs11 1.9 shows another process's change only to a library that is initialised anew.)
+/// Holds no session and no handle: it finds its key anew for each request, and so sees what others did to it. (tpm2-pkcs11
+/// shows that to a newly initialised library only, and gets one each time: see `ModuleQuirks`.)
 final class PKCS11Key: CustomerMasterKey {
     let uri: String
     let target: Target
@@ -51,7 +51,7 @@ final class PKCS11Key: CustomerMasterKey {
             }
             let label = try session.attribute(CKA_LABEL, of: key.key) ?? []
             let id = try session.attribute(CKA_ID, of: key.key) ?? []
-            let bits = key.kind == .aes ? 256 : try session.modulusBits(of: key)
+            let bits = key.modulusSize.map { $0 * 8 } ?? 256
             return CMKDescription(
                 owner: owner, label: String(decoding: label, as: UTF8.self),
                 id: id.map { $0 < 16 ? "0" + String($0, radix: 16) : String($0, radix: 16) }.joined(),

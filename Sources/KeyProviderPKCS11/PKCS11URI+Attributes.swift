@@ -1,20 +1,21 @@
 import KeyManagement
 
 extension PKCS11URI {
-    /// Stores one decoded path attribute; the bounds are those of CK_TOKEN_INFO, CK_SLOT_INFO and CK_INFO.
+    /// Stores one decoded path attribute. A text longer than its field in CK_TOKEN_INFO is allowed, as RFC 7512's own
+    /// examples have it; it matches nothing.
     mutating func setPathAttribute(_ name: String, _ value: [UInt8]) throws(RootError) {
         switch name {
-        case "token": token.token = try Self.text(name, value, maximum: 32)
-        case "manufacturer": token.manufacturer = try Self.text(name, value, maximum: 32)
-        case "model": token.model = try Self.text(name, value, maximum: 16)
-        case "serial": token.serial = try Self.text(name, value, maximum: 16)
-        case "library-manufacturer": token.libraryManufacturer = try Self.text(name, value, maximum: 32)
-        case "library-description": token.libraryDescription = try Self.text(name, value, maximum: 32)
+        case "token": token.token = try Self.text(name, value)
+        case "manufacturer": token.manufacturer = try Self.text(name, value)
+        case "model": token.model = try Self.text(name, value)
+        case "serial": token.serial = try Self.text(name, value)
+        case "library-manufacturer": token.libraryManufacturer = try Self.text(name, value)
+        case "library-description": token.libraryDescription = try Self.text(name, value)
         case "library-version": token.libraryVersion = try Self.version(value)
-        case "slot-manufacturer": token.slotManufacturer = try Self.text(name, value, maximum: 32)
-        case "slot-description": token.slotDescription = try Self.text(name, value, maximum: 64)
+        case "slot-manufacturer": token.slotManufacturer = try Self.text(name, value)
+        case "slot-description": token.slotDescription = try Self.text(name, value)
         case "slot-id": token.slotID = try Self.number(name, value)
-        case "object": object = try Self.text(name, value, maximum: 255)
+        case "object": object = try Self.text(name, value)
         case "id":
             guard value.count <= 255 else { throw Self.invalid("id is longer than 255 bytes") }
             id = value
@@ -32,7 +33,7 @@ extension PKCS11URI {
         switch name {
         case "module-path": module.path = try Self.absolutePath(name, value)
         case "module-name":
-            let text = try Self.text(name, value, maximum: 255)
+            let text = try Self.text(name, value)
             guard !text.isEmpty, !text.contains("/"), !text.hasPrefix(".") else {
                 throw Self.invalid("module-name is a name, not a path")
             }
@@ -42,7 +43,7 @@ extension PKCS11URI {
             pin = .file(try Self.pinFile(value))
         case "x-conf": module.configuration = try Self.absolutePath(name, value)
         case "x-function-list":
-            let text = try Self.text(name, value, maximum: 64)
+            let text = try Self.text(name, value)
             // The symbol is called as a function: nothing but a function list's getter is accepted.
             let isIdentifier = text.utf8.allSatisfy { PercentCoding.isAlphanumeric($0) || $0 == UInt8(ascii: "_") }
             guard isIdentifier, text.hasSuffix("GetFunctionList") else {
@@ -54,7 +55,7 @@ extension PKCS11URI {
         }
     }
 
-    private static func text(_ name: String, _ value: [UInt8], maximum: Int) throws(RootError) -> String {
+    private static func text(_ name: String, _ value: [UInt8], maximum: Int = 255) throws(RootError) -> String {
         guard value.count <= maximum else { throw invalid("\(name) is longer than \(maximum) bytes") }
         guard !value.contains(0), let text = String(validating: value, as: UTF8.self) else {
             throw invalid("\(name) is not UTF-8 text")

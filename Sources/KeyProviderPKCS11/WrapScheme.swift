@@ -19,12 +19,9 @@ struct WrapScheme {
 
     /// Encrypts `kek` and returns the blob.
     func seal(_ kek: borrowing SecretKey, with key: KeyObjects, in session: Session) throws(Failure) -> [UInt8] {
-        guard let encryptionKey = key.encryptionKey else {
-            throw Failure(.unsupported, "the token holds no public key with the private key's id")
-        }
         var blob = try randomBytes(ivSize)
         let mechanism = mechanism(iv: blob)
-        blob += try kek.withBytes { (bytes) throws(Failure) in try session.encrypt(bytes, mechanism, encryptionKey) }
+        blob += try kek.withBytes { (bytes) throws(Failure) in try session.encrypt(bytes, mechanism, key) }
         return hasMAC ? blob + (try WrapBinding.code(kek, algorithm, context, blob)) : blob
     }
 
@@ -48,10 +45,9 @@ struct WrapScheme {
     /// Whether the key works at all now: it encrypts and decrypts random bytes.
     func works(with key: KeyObjects, in session: Session) throws(Failure) {
         let sample = try randomKey()
-        guard let encryptionKey = key.encryptionKey else { throw Failure(.unsupported, "no public key") }
         let mechanism = mechanism(iv: try randomBytes(ivSize))
         let cipher = try sample.withBytes { (bytes) throws(Failure) in
-            try session.encrypt(bytes, mechanism, encryptionKey)
+            try session.encrypt(bytes, mechanism, key)
         }
         var reachedData = false
         let plain = try session.decrypt(cipher, mechanism, key.key, reachedData: &reachedData)

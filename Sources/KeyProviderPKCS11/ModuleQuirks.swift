@@ -1,0 +1,15 @@
+/// What measured modules do unlike the standard, told by CK_INFO.
+struct ModuleQuirks: Sendable {
+    /// tpm2-pkcs11 (1.9): objects are read once, at the first login, so that another process's change is never seen;
+    /// sessions hold contexts in a TPM that has three of them, which stay occupied when a process ends without C_Finalize.
+    /// Its library is finalised after each request, so that each request sees the token as it is.
+    var isFinalizedAfterUse = false
+    /// tpm2-pkcs11: a key pair that must not sign is refused (and the refused key stays loaded in the TPM).
+    var refusesDecryptOnlyRSA = false
+
+    init(_ library: LibraryInfo?) {
+        guard let library, library.description.hasPrefix("TPM2.0 Cryptoki") else { return }
+        isFinalizedAfterUse = true
+        refusesDecryptOnlyRSA = true
+    }
+}
