@@ -54,7 +54,8 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Storage", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyManagementTests", dependencies: ["KeyManagement", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )

@@ -56,7 +56,7 @@ import Testing
             switch call {
             case .openat: _ = try Lower.open(directory, "new", flags: OpenFlags.create, mode: 0o600)
             case .pread: _ = try Lower.readValue(file, at: 0, initial: UInt8(0))
-            case .pwrite: try Lower.write(file, from: [1], count: 1, at: 0)
+            case .pwrite: try Lower.write(file, from: [1] as [UInt8], count: 1, at: 0)
             case .ftruncate: try Lower.truncate(file, to: 10)
             case .fstat: _ = try Lower.stat(file)
             case .mkdirat: try Lower.makeDirectory(directory, "new", mode: 0o700)
