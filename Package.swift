@@ -32,11 +32,11 @@ let package = Package(
             name: "VolumeEngine", dependencies: ["Ciphers", "VolumeFormat", "Storage", "KeyManagement"],
             swiftSettings: strict),
         .target(name: "FuseServer", dependencies: ["CFuse", "CLinux", "VolumeEngine"], swiftSettings: strict),
-        .target(name: "ControlPlane", dependencies: ["KeyManagement", "VolumeEngine"], swiftSettings: strict),
+        .target(name: "ControlPlane", dependencies: ["CLinux", "KeyManagement", "VolumeEngine"], swiftSettings: strict),
         .executableTarget(
             name: "lethefs",
             dependencies: [
-                "FuseServer", "ControlPlane", "KeyProviderPKCS11",
+                "CLinux", "FuseServer", "ControlPlane", "KeyProviderPKCS11",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -5,20 +5,22 @@ import Secrets
 package enum KeyWrap {
     /// Bytes that KW adds to a key.
     package static let overhead = 8
+    /// Bytes that an output has to be longer than its input while OpenSSL works.
+    static let roomNeeded = 16
     /// Bytes of a wrapped 256-bit key.
     package static let wrappedKeySize = SecretKey.size + overhead
 
     /// Wraps a 256-bit key.
     package static func wrap(_ key: borrowing SecretKey, under kek: borrowing SecretKey) throws(CipherError) -> [UInt8]
     {
-        var output = [UInt8](repeating: 0, count: wrappedKeySize)
+        var output = [UInt8](repeating: 0, count: SecretKey.size + roomNeeded)
         let written = try key.withBytes { (plain) throws(CipherError) in
             try output.withUnsafeMutableBufferPointer { (output) throws(CipherError) in
                 try run(.kw, encrypt: true, under: kek, plain, UnsafeMutableRawBufferPointer(output))
             }
         }
         guard written == wrappedKeySize else { throw CipherError(.failed) }
-        return output
+        return Array(output[..<written])
     }
 
     /// Unwraps a 256-bit key; `.notAuthentic` when the integrity check value does not fit.
@@ -77,7 +79,7 @@ package struct WrapContext: ~Copyable, @unchecked Sendable {
     package borrowing func run(
         _ input: UnsafeRawBufferPointer, _ output: UnsafeMutableRawBufferPointer
     ) throws(CipherError) -> Int {
-        precondition(output.count >= input.count + 16)
+        precondition(output.count >= input.count + KeyWrap.roomNeeded)
         guard EVP_CipherInit_ex(context, nil, nil, nil, nil, encrypt ? 1 : 0) == 1 else { throw CipherError(.failed) }
         var written: Int32 = 0
         let done = EVP_CipherUpdate(

@@ -48,6 +48,16 @@ extension Volume {
         if isLast { table.release(inode) }
     }
 
+    /// Brings every file that is still open up to date: the kernel has gone, and will not close them.
+    package func settleAll() {
+        for inode in table.retainAll() {
+            if let content = inode.state.withLock({ $0.content }) {
+                content.lock.writing { do throws(Errno) { try content.settle() } catch { markDirty() } }
+            }
+            table.release(inode)
+        }
+    }
+
     /// Opens the lower file for reading and writing where that is possible: even a program that only writes needs the rest of
     /// the pages it writes to.
     private func openLower(_ inode: Inode, forWriting: Bool) throws(Errno) -> (Descriptor, Bool) {

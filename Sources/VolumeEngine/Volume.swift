@@ -93,6 +93,9 @@ package final class Volume: Sendable {
 
     var isDirty: Bool { dirty.load(ordering: .acquiring) }
 
+    /// A mount of this volume has ended in a crash at some time.
+    package var isAfterCrash: Bool { lastCrashedEpoch > 0 }
+
     /// Known inodes; `status` shows it.
     package var knownInodes: Int { table.count }
 

@@ -9,11 +9,15 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -32,6 +36,7 @@
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 static inline int linux_openat(int dirfd, const char *path, int flags, mode_t mode) {
@@ -46,6 +51,18 @@ static inline ssize_t linux_getdents64(int fd, void *buffer, size_t count) {
 static inline int linux_prctl(int option, unsigned long value) { return prctl(option, value, 0, 0, 0); }
 static inline void linux_explicit_bzero(void *p, size_t n) { explicit_bzero(p, n); }
 static inline int linux_fcntl_int(int fd, int command, int argument) { return fcntl(fd, command, argument); }
+static inline int linux_bind(int fd, const struct sockaddr *address, socklen_t size) { return bind(fd, address, size); }
+static inline int linux_connect(int fd, const struct sockaddr *address, socklen_t size) { return connect(fd, address, size); }
+static inline int linux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC); }
+static inline int linux_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
+static inline char *const *linux_environment(void) { extern char **environ; return environ; }
+static inline void linux_default_signal(int number) { signal(number, SIG_DFL); }
+static inline void linux_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+static inline int linux_memlock_limit(struct rlimit *limit) { return getrlimit(RLIMIT_MEMLOCK, limit); }
+static inline int linux_nofile_limit(struct rlimit *limit) { return getrlimit(RLIMIT_NOFILE, limit); }
+static inline int linux_set_nofile_limit(const struct rlimit *limit) { return setrlimit(RLIMIT_NOFILE, limit); }
+static inline int linux_set_core_limit(const struct rlimit *limit) { return setrlimit(RLIMIT_CORE, limit); }
+static inline int linux_lock_all_memory(void) { return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT); }
 static inline int linux_get_errno(void) { return errno; }
 static inline void linux_set_errno(int value) { errno = value; }
 

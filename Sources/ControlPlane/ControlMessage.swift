@@ -1,0 +1,91 @@
+import FoundationEssentials
+
+/// What a command asks a daemon. One JSON object a line.
+package struct ControlRequest: Codable, Sendable, Equatable {
+    package enum Verb: String, Codable, Sendable { case status }
+    package var verb: Verb
+    package init(verb: Verb) { self.verb = verb }
+
+    /// Longest request that a daemon reads.
+    package static let maximumSize = 4096
+}
+
+/// What a daemon says of its mount.
+package struct MountStatus: Codable, Sendable, Equatable {
+    package var volume: String
+    package var lower: String
+    package var mountPoint: String
+    package var pid: Int32
+    package var mountedAt: Date
+    package var readOnly: Bool
+    package var transport: String
+    package var epoch: UInt64
+    /// A mount before this one ended without unmounting.
+    package var afterCrash: Bool
+    package var knownInodes: Int
+    package var residentKiB: Int
+    package var lockedKiB: Int
+    /// Damaged objects that programs have met in this mount.
+    package var damageEvents: Int
+    package var log: String?
+    package var zones: [ZoneStatus]
+
+    package init(
+        volume: String, lower: String, mountPoint: String, pid: Int32, mountedAt: Date, readOnly: Bool, transport: String,
+        epoch: UInt64, afterCrash: Bool, knownInodes: Int, residentKiB: Int, lockedKiB: Int, damageEvents: Int,
+        log: String?, zones: [ZoneStatus]
+    ) {
+        self.volume = volume
+        self.lower = lower
+        self.mountPoint = mountPoint
+        self.pid = pid
+        self.mountedAt = mountedAt
+        self.readOnly = readOnly
+        self.transport = transport
+        self.epoch = epoch
+        self.afterCrash = afterCrash
+        self.knownInodes = knownInodes
+        self.residentKiB = residentKiB
+        self.lockedKiB = lockedKiB
+        self.damageEvents = damageEvents
+        self.log = log
+        self.zones = zones
+    }
+}
+
+/// A zone and its keys, as the keyring has them.
+package struct ZoneStatus: Codable, Sendable, Equatable {
+    package struct Key: Codable, Sendable, Equatable {
+        package var version: UInt32
+        package var state: String
+        package var since: Date
+        package init(version: UInt32, state: String, since: Date) {
+            self.version = version
+            self.state = state
+            self.since = since
+        }
+    }
+
+    package struct Root: Codable, Sendable, Equatable {
+        package var uri: String
+        package var state: String
+        package var since: Date
+        package init(uri: String, state: String, since: Date) {
+            self.uri = uri
+            self.state = state
+            self.since = since
+        }
+    }
+
+    package var zone: UInt32
+    package var policy: String
+    package var cmks: [Root]
+    package var keks: [Key]
+
+    package init(zone: UInt32, policy: String, cmks: [Root], keks: [Key]) {
+        self.zone = zone
+        self.policy = policy
+        self.cmks = cmks
+        self.keks = keks
+    }
+}

@@ -1,0 +1,129 @@
+import CLinux
+import ControlPlane
+import FoundationEssentials
+import FuseServer
+import KeyManagement
+import Logging
+import Storage
+import Synchronization
+import VolumeEngine
+import VolumeFormat
+
+/// The process that serves a mount.
+struct Daemon {
+    let request: MountRequest
+    /// Where to write "ready", or a failure as JSON.
+    let readyFD: Int32?
+
+    init(_ request: MountRequest, readyFD: Int32?) {
+        self.request = request
+        self.readyFD = readyFD
+    }
+
+    func run() throws {
+        if let readyFD { _ = linux_fcntl_int(readyFD, F_SETFD, FD_CLOEXEC) }
+        do { try serve() } catch let failure as Failure {
+            if let readyFD, let body = try? JSONEncoder().encode(failure) {
+                FileHandle(descriptor: readyFD).write(String(decoding: body, as: UTF8.self))
+            }
+            throw failure
+        }
+    }
+
+    private func serve() throws {
+        let warnings = ProcessHardening.apply()
+        let descriptors = ProcessHardening.raiseDescriptorLimit()
+        let host = Host()
+        let (description, roots) = try trustedRoots(host)
+        let log = try openLog(host, description.volume)
+        for warning in warnings { log.warning("\(warning)") }
+
+        let damage = DamageLog(log)
+        var options = Volume.Options()
+        options.readOnly = request.readOnly
+        options.handleCapacity = max(64, min(4096, descriptors / 4))
+        let mount: VolumeMount
+        do {
+            mount = try VolumeMount(
+                lower: request.lower, options: options,
+                unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.resolve(uri) }
+            ) { damage.note($0) }
+        } catch { throw Failure(error, lower: request.lower) }
+        if !request.roots.isEmpty {
+            try host.writeRecord(description.volume, Host.VolumeRecord(roots: roots.trusted.map(Roots.kept)))
+        }
+        mount.describeHolder("pid \(getpid()), on \(request.mountPoint)")
+        try serve(mount, host, log, damage)
+    }
+
+    private func serve(_ mount: VolumeMount, _ host: Host, _ log: Logger, _ damage: DamageLog) throws {
+        chdir("/")
+        let readyFD = self.readyFD
+        let session: MountSession
+        do {
+            session = try MountSession(volume: mount.volume, at: request.mountPoint, options: sessionOptions) {
+                guard let readyFD else { return }
+                FileHandle(descriptor: readyFD).write("ready")
+                close(readyFD)
+            }
+        } catch {
+            try? mount.close()
+            throw Failure(
+                .mountFailed, "\(request.mountPoint) could not be mounted", meaning: "The volume is untouched.",
+                remedy: "is /dev/fuse there, and fusermount3 for a plain user? Only root, or user_allow_other in "
+                    + "/etc/fuse.conf, permits allow_other")
+        }
+        let control = DaemonControl(
+            mount: mount, request: request, host: host, damage: damage, logPath: host.logPath(mount.volume.description.volume))
+        control.start(log)
+        log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
+        let outcome = Result { () throws(MountSession.Failure) in try session.run() }
+        // The programs are gone; what they left open is brought up to date before the volume is called clean.
+        mount.volume.settleAll()
+        var failure: Failure?
+        do { try mount.close() } catch { failure = Failure(error, lower: request.lower) }
+        control.stop()
+        if case .failure(let error) = outcome { log.error("the session ended with \(error)") }
+        log.notice("unmounted \(request.mountPoint)\(failure == nil ? "" : ", not cleanly")")
+        if let failure { throw failure }
+    }
+
+    private var sessionOptions: MountSession.Options {
+        var options = MountSession.Options()
+        options.source = request.lower
+        options.allowOther = request.allowOther
+        options.readOnly = request.readOnly
+        options.extra = request.extra
+        return options
+    }
+
+    /// The volume's description, and the root URIs to try: those given, else those this host remembers.
+    private func trustedRoots(_ host: Host) throws -> (VolumeDescription, Roots) {
+        let description: VolumeDescription
+        let keyring: ZoneKeyring
+        do {
+            let files = try VolumeFiles(lower: request.lower)
+            description = try files.readDescription().value
+            keyring = try files.keyring(.root)
+        } catch { throw Failure(error, lower: request.lower) }
+        if !request.roots.isEmpty { return (description, Roots(trusted: request.roots)) }
+        if let record = host.readRecord(description.volume), !record.roots.isEmpty {
+            return (description, Roots(trusted: record.roots))
+        }
+        let named = keyring.cmks.map { "  " + $0.uri }.joined(separator: "\n")
+        throw Failure(
+            .keyNotFound, "this host does not know the CMK of \(request.lower)",
+            meaning: "The volume itself names\n\(named)\n  but what a lower directory says is not trusted to load a module.",
+            remedy: "lethefs mount \(request.lower) \(request.mountPoint) --root URI  once, with module-path and pin-source")
+    }
+
+    private func openLog(_ host: Host, _ volume: UniqueID) throws -> Logger {
+        try host.makeDirectory("log")
+        let toStandardError = readyFD == nil
+        guard let file = LogFile(path: host.logPath(volume)) else {
+            throw Failure(.storage, "opening \(host.logPath(volume)): \(Errno.current.message)")
+        }
+        if !toStandardError { dup2(file.descriptor, 2) }
+        return Logger(label: "lethefs") { _ in LogFileHandler(file: file, alsoStandardError: toStandardError) }
+    }
+}

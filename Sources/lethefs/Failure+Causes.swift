@@ -1,0 +1,128 @@
+import FuseServer
+import KeyManagement
+import Storage
+import VolumeEngine
+import VolumeFormat
+
+/// The one place where errors get words and remedies.
+extension Failure {
+    init(_ error: VolumeError, lower: String) {
+        switch error {
+        case .notVolume:
+            self.init(
+                .notVolume, "\(lower) is not a LetheFS volume", meaning: "It has no .lethefs/volume.",
+                remedy: "lethefs init \(lower)  makes one, in an empty directory")
+        case .alreadyVolume:
+            self.init(
+                .alreadyVolume, "\(lower) is a LetheFS volume already", meaning: "Nothing was changed.",
+                remedy: "lethefs mount \(lower) MOUNTPOINT")
+        case .notEmpty:
+            self.init(
+                .alreadyVolume, "\(lower) is not empty", meaning: "Nothing was changed. A volume needs a directory of its own.",
+                remedy: "make an empty directory, and copy the files in through the mount")
+        case .locked(let holder):
+            self.init(
+                .inUse, "\(lower) is mounted already\(holder.isEmpty ? "" : " (\(holder))")",
+                meaning: "Two daemons on one lower directory would spoil each other's data, so this one stops here.",
+                remedy: "lethefs status  shows the mounts of this host")
+        case .format(let format, let file): self.init(format, file)
+        case .keyring(let keyring): self.init(keyring, lower: lower)
+        case .notAuthentic(let file):
+            self.init(
+                .notAuthentic, "\(lower)/.lethefs/\(file) is not authentic",
+                meaning: "It was changed by someone without the volume's keys, or belongs to another volume. Nothing is served.",
+                remedy: "restore .lethefs from a backup of this volume, then  lethefs check \(lower)")
+        case .missing(let file):
+            self.init(
+                .notAuthentic, "\(lower)/.lethefs/\(file) is missing",
+                meaning: "The volume cannot be opened without it; the files themselves are untouched.",
+                remedy: "restore .lethefs from a backup of this volume")
+        case .lower(let errno, let doing):
+            if errno == .readOnly {
+                self.init(
+                    .storage, "\(lower) is on a read-only file system", meaning: "Nothing was changed.",
+                    remedy: "lethefs mount \(lower) MOUNTPOINT -o ro")
+            } else {
+                self.init(.storage, "\(doing): \(errno.message)", meaning: "The lower storage refused.")
+            }
+        case .cipher:
+            self.init(
+                .internalError, "OpenSSL lacks an algorithm or failed",
+                meaning: "AES-256-GCM, AES-256-WRAP(-PAD), HMAC, HKDF and SHA-256 are needed under the demanded properties.",
+                remedy: "check LETHEFS_OPENSSL_PROPERTIES and openssl list -providers")
+        }
+    }
+
+    private init(_ error: FormatError, _ file: String) {
+        switch error.code {
+        case .unknownVersion, .unknownFeature:
+            self.init(
+                .unknownFormat, "the volume's \(error.object) (.lethefs/\(file)) has a format that this program does not know",
+                meaning: "A newer or older LetheFS wrote it. Nothing was changed.", remedy: "use the version that wrote it")
+        default:
+            self.init(
+                .notAuthentic, "the volume's \(error.object) (.lethefs/\(file)) is damaged: \(error.code.rawValue)",
+                meaning: "The volume cannot be opened without it; the files themselves are untouched.",
+                remedy: "restore .lethefs from a backup of this volume")
+        }
+    }
+
+    private init(_ error: KeyringError, lower: String) {
+        switch error {
+        case .root(let root, let uri): self.init(root, uri: uri)
+        case .notAuthentic:
+            self.init(
+                .notAuthentic, "the keyring of \(lower) is not authentic",
+                meaning: "It was changed, or belongs to another volume. Nothing is served.",
+                remedy: "restore .lethefs/zones from a backup of this volume")
+        case .format(let format): self.init(format, "zones/0")
+        case .noUsableKEK:
+            self.init(
+                .keyNotFound, "the keyring of \(lower) holds no key that may still decrypt",
+                meaning: "All its KEKs are destroyed: the data cannot be read any more.")
+        case .cipher: self.init(.internalError, "OpenSSL failed while the keyring was opened")
+        }
+    }
+
+    /// Of a CMK and its owner.
+    init(_ error: RootError, uri: String) {
+        let at = "\n  CMK: \(uri)\n  answer: \(error.detail)"
+        let kept = "The data is intact, and cannot be read until the CMK answers."
+        switch error.code {
+        case .invalidURI: self.init(.invalid, "not a root URI: \(error.detail)", remedy: "docs/COMMANDS.md has examples")
+        case .moduleUnavailable:
+            self.init(
+                .module, "the PKCS#11 module cannot be used\(at)", meaning: kept,
+                remedy: "install it, or correct module-path in the URI (--root)")
+        case .tokenNotFound:
+            self.init(.keyNotFound, "the token is not there\(at)", meaning: kept, remedy: "plug it in, or correct --root")
+        case .keyNotFound, .destroyed:
+            self.init(
+                .keyNotFound, "the token holds no such CMK\(at)",
+                meaning: "If it was destroyed, the data is gone for good; if it lives elsewhere, it is intact.",
+                remedy: "correct --root, or restore the CMK from the HSM's own backup")
+        case .keyAmbiguous:
+            self.init(.keyNotFound, "several keys match\(at)", meaning: kept, remedy: "add id= to the URI")
+        case .pinIncorrect:
+            self.init(
+                .pin, "the token refuses the PIN\(at)", meaning: "It was tried once. " + kept,
+                remedy: "correct the file that pin-source names")
+        case .pinLocked:
+            self.init(.pin, "the token's PIN is locked\(at)", meaning: kept, remedy: "unlock it with the security officer's PIN")
+        case .pinUnavailable:
+            self.init(.pin, "there is no PIN for the token\(at)", meaning: kept, remedy: "add pin-source=FILE (mode 0600) to the URI")
+        case .disabled, .pendingDeletion:
+            self.init(.keyRefused, "the CMK is switched off\(at)", meaning: kept, remedy: "enable it at its owner")
+        case .denied:
+            self.init(.keyRefused, "the CMK's owner refuses\(at)", meaning: kept)
+        case .notAuthentic:
+            self.init(
+                .notAuthentic, "the CMK did not wrap this volume's KEK, or the keyring was changed\(at)",
+                meaning: "Nothing is served.", remedy: "name the right CMK with --root, or restore .lethefs from a backup")
+        case .throttled, .unreachable, .timedOut:
+            self.init(.rootUnreachable, "the CMK's owner cannot be reached\(at)", meaning: kept, remedy: "try again when it answers")
+        case .unsupported: self.init(.rootFailed, "the token cannot do this\(at)", meaning: kept)
+        case .failed: self.init(.rootFailed, "the token failed\(at)", meaning: kept)
+        }
+    }
+}

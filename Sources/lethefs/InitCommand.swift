@@ -1,0 +1,106 @@
+import ArgumentParser
+import CLinux
+import Ciphers
+import FoundationEssentials
+import KeyManagement
+import KeyProviderPKCS11
+import Storage
+import VolumeEngine
+import VolumeFormat
+
+struct InitCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "init",
+        abstract: "Make a new volume in an empty directory.",
+        discussion: """
+            Without --root the CMK is generated in a SoftHSM2 token of this host, with a random PIN in a file of mode 0600. With \
+            --root it lives where the URI says; a key of that name is used if the token has one, and generated in the token \
+            otherwise (sensitive, not extractable). Several --root make several CMKs: with --policy any-of each of them opens the \
+            volume, with all-of it takes them all.
+            """)
+
+    @Argument(help: "The lower directory: it will hold only ciphertext.", completion: .directory)
+    var lower: String
+    @Option(name: .long, help: ArgumentHelp("URI of the CMK; may be repeated.", valueName: "uri"))
+    var root: [String] = []
+    @Option(name: .long, help: "any-of or all-of, with several --root.")
+    var policy: PolicyName = .anyOf
+    @Flag(name: .long, help: "Print the result as JSON.")
+    var json = false
+
+    enum PolicyName: String, ExpressibleByArgument, CaseIterable {
+        case anyOf = "any-of"
+        case allOf = "all-of"
+    }
+
+    private struct Report: Encodable {
+        var volume: String
+        var lower: String
+        var cmks: [String]
+        var createdCMKs: Int
+        var embedded: Bool
+    }
+
+    func run() throws {
+        try reporting {
+            ProcessHardening.apply()
+            let path = try Paths.absolute(lower, mustExist: false)
+            do throws(VolumeError) { try VolumeCreation.prepare(path) } catch { throw Failure(error, lower: path) }
+            let host = Host()
+            let volume = try Self.newVolumeID()
+            let uris = root.isEmpty ? [try embeddedRoot(host, volume)] : root
+            var cmks: [any CustomerMasterKey] = []
+            var created = 0
+            for uri in uris {
+                do throws(RootError) {
+                    let (cmk, isNew) = try Roots.openOrCreate(uri)
+                    cmks.append(cmk)
+                    if isNew { created += 1 }
+                } catch { throw Failure(error, uri: Roots.withoutPIN(uri)) }
+            }
+            // First what this host must know to mount it; a volume that nobody can open would be worse than a stale record.
+            try host.writeRecord(volume, Host.VolumeRecord(roots: uris.map(Roots.kept)))
+            let keys = cmks
+            let unlocking = KeyringUnlocking { (_) throws(RootError) in keys[0] }
+            do throws(VolumeError) {
+                try VolumeCreation.create(
+                    path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking)
+            } catch { throw Failure(error, lower: path) }
+            try report(
+                Report(
+                    volume: "\(volume)", lower: path, cmks: cmks.map(\.uri), createdCMKs: created, embedded: root.isEmpty),
+                host)
+        }
+    }
+
+    private func embeddedRoot(_ host: Host, _ volume: UniqueID) throws -> String {
+        try host.makeDirectory("")
+        do {
+            return try EmbeddedToken.create(in: host.embeddedTokens, label: "lethefs-\("\(volume)".prefix(18))")
+        } catch { throw Failure(error, uri: "embedded SoftHSM2 token in \(host.embeddedTokens)") }
+    }
+
+    private static func newVolumeID() throws -> UniqueID {
+        var words: (UInt64, UInt64) = (0, 0)
+        do {
+            try withUnsafeMutableBytes(of: &words) { (bytes) throws(CipherError) in try RandomBytes.fill(bytes) }
+        } catch { throw Failure(.internalError, "no random numbers from OpenSSL") }
+        return UniqueID(high: words.0, low: words.1)
+    }
+
+    private func report(_ report: Report, _ host: Host) throws {
+        if json { return try printJSON(report) }
+        var lines = ["volume \(report.volume) made in \(report.lower)"]
+        for uri in report.cmks { lines.append("  CMK  \(uri)") }
+        if report.embedded {
+            lines.append("  The CMK's token is below \(host.embeddedTokens): keep a backup of it apart from the volume.")
+        }
+        lines.append("next: lethefs mount \(report.lower) MOUNTPOINT")
+        FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
+    }
+}
+
+extension Roots {
+    /// For messages.
+    static func withoutPIN(_ uri: String) -> String { (try? PKCS11URI(uri))?.identity ?? String(uri.prefix { $0 != "?" }) }
+}

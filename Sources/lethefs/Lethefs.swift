@@ -1,0 +1,32 @@
+import ArgumentParser
+
+/// The command.
+@main
+struct Lethefs: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "lethefs",
+        abstract: "An encrypting file system over any directory, readable for as long as a key in your HSM says so.",
+        discussion: """
+            Programs write ordinary files below a mount point; the lower directory holds only ciphertext. Each file has a \
+            data-encryption key (DEK) of its own, wrapped by a key-encryption key (KEK), which a customer master key (CMK) \
+            inside an HSM or token wraps.
+
+              lethefs init /srv/cipher             make a volume; its CMK lives in an embedded SoftHSM2 token
+              lethefs mount /srv/cipher /srv/data  returns when the mount answers
+              lethefs status /srv/data
+              lethefs unmount /srv/data
+
+            A CMK in an HSM is named by a PKCS#11 URI (RFC 7512):
+
+              lethefs init /srv/cipher --root \\
+                'pkcs11:token=prod;object=lethefs-cmk?module-path=/usr/lib/libCryptoki2.so&pin-source=/etc/lethefs/pin'
+
+            State of this host (trusted root URIs, embedded tokens, logs) lives in $LETHEFS_HOME: /var/lib/lethefs for root, \
+            the XDG data directory otherwise. Exit codes are listed in docs/COMMANDS.md.
+            """,
+        version: "lethefs 0.1.0 (format 1)",
+        subcommands: [
+            InitCommand.self, MountCommand.self, UnmountCommand.self, StatusCommand.self, CMKCommand.self,
+            CheckCommand.self,
+        ])
+}

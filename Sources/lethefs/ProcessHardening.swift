@@ -1,0 +1,38 @@
+import CLinux
+
+/// What a process with keys does first: no core dumps, no ptrace by equals, memory that does not reach swap, no SIGPIPE.
+enum ProcessHardening {
+    /// What could not be had, as sentences for the log.
+    @discardableResult
+    static func apply() -> [String] {
+        var warnings: [String] = []
+        linux_ignore_sigpipe()
+        // Swift's backtracer prints registers and memory of a crashed process: keys could be among them.
+        for fatal in [SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGBUS, SIGSEGV, SIGQUIT] { linux_default_signal(fatal) }
+        var none = rlimit(rlim_cur: 0, rlim_max: 0)
+        linux_set_core_limit(&none)
+        if linux_prctl(PR_SET_DUMPABLE, 0) != 0 { warnings.append("the process could not be made non-dumpable") }
+        if !lockMemory() {
+            warnings.append("memory is locked only where keys lie (RLIMIT_MEMLOCK): cipher contexts could reach swap")
+        }
+        return warnings
+    }
+
+    /// All memory, now and later (pages that are touched; MCL_ONFAULT), where the limit allows as much as the process may come to need.
+    private static func lockMemory() -> Bool {
+        var limit = rlimit()
+        linux_memlock_limit(&limit)
+        guard geteuid() == 0 || limit.rlim_cur >= 1 << 30 else { return false }
+        return linux_lock_all_memory() == 0
+    }
+
+    /// As many descriptors as the system allows.
+    static func raiseDescriptorLimit() -> Int {
+        var limit = rlimit()
+        linux_nofile_limit(&limit)
+        limit.rlim_cur = limit.rlim_max
+        linux_set_nofile_limit(&limit)
+        linux_nofile_limit(&limit)
+        return Int(min(limit.rlim_cur, 1 << 20))
+    }
+}

@@ -1,0 +1,109 @@
+import ArgumentParser
+import ControlPlane
+import FoundationEssentials
+import VolumeEngine
+import VolumeFormat
+
+struct StatusCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status", abstract: "Show this host's mounts, or one volume or mount in detail.")
+
+    @Argument(help: "A lower directory or a mount point; without it, all mounts.", completion: .directory)
+    var path: String?
+    @Flag(name: .long, help: "Print JSON.")
+    var json = false
+
+    /// A volume that is not mounted.
+    private struct VolumeFacts: Encodable {
+        var volume: String
+        var lower: String
+        var mounted = false
+        var created: Date
+        var formatVersion: UInt16
+        var zones: [ZoneStatus]
+    }
+
+    func run() throws {
+        try reporting {
+            let host = Host()
+            let records = host.runtime.records()
+            guard let path else { return try list(records.compactMap { Self.status(host, $0) }) }
+            if let mounted = try? MountTable.find(path) {
+                guard let record = records.last(where: { $0.mountPoint == mounted }), let status = Self.status(host, record)
+                else {
+                    throw Failure(
+                        .notMounted, "the daemon of \(mounted) does not answer",
+                        meaning: "It belongs to another user, or has died.",
+                        remedy: "fusermount3 -u \(mounted)  if it has died, then mount again")
+                }
+                return try show(status)
+            }
+            let lower = try Paths.absolute(path)
+            if let record = records.last(where: { $0.lower == lower }), let status = Self.status(host, record) {
+                return try show(status)
+            }
+            try show(try Self.facts(lower))
+        }
+    }
+
+    private static func status(_ host: Host, _ record: RuntimeDirectory.Record) -> MountStatus? {
+        let decoder = JSONDecoder()
+        decoder.dateDecodingStrategy = .iso8601
+        return ControlClient.ask(host.runtime.socketPath(pid: record.pid), ControlRequest(verb: .status))
+            .flatMap { try? decoder.decode(MountStatus.self, from: $0) }
+    }
+
+    private static func facts(_ lower: String) throws -> VolumeFacts {
+        do {
+            let files = try VolumeFiles(lower: lower)
+            let description = try files.readDescription().value
+            return VolumeFacts(
+                volume: "\(description.volume)", lower: lower,
+                created: Date(timeIntervalSince1970: Double(description.created)),
+                formatVersion: VolumeDescription.formatVersion, zones: [ZoneStatus(try files.keyring(.root))])
+        } catch { throw Failure(error, lower: lower) }
+    }
+
+    private func list(_ mounts: [MountStatus]) throws {
+        if json { return try printJSON(mounts) }
+        if mounts.isEmpty { return FileHandle.standardOutput.write("no volume is mounted here\n") }
+        for mount in mounts {
+            FileHandle.standardOutput.write("\(mount.mountPoint)  \(mount.lower)  pid \(mount.pid)  volume \(mount.volume)\n")
+        }
+    }
+
+    private func show(_ status: MountStatus) throws {
+        if json { return try printJSON(status) }
+        var lines = [
+            "volume       \(status.volume)",
+            "lower        \(status.lower)",
+            "mounted on   \(status.mountPoint)\(status.readOnly ? " (read-only)" : "")",
+            "since        \(status.mountedAt.formatted(.iso8601)), pid \(status.pid), epoch \(status.epoch)",
+            "transport    \(status.transport)",
+            "memory       \(status.residentKiB) KiB resident, \(status.lockedKiB) KiB locked; \(status.knownInodes) inodes known",
+        ]
+        if status.afterCrash { lines.append("note         a mount before this one ended in a crash; lethefs check verifies all files") }
+        if status.damageEvents > 0 { lines.append("DAMAGE       \(status.damageEvents) times; see the log") }
+        if let log = status.log { lines.append("log          \(log)") }
+        lines += Self.lines(status.zones)
+        FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
+    }
+
+    private func show(_ facts: VolumeFacts) throws {
+        if json { return try printJSON(facts) }
+        let lines =
+            [
+                "volume       \(facts.volume)", "lower        \(facts.lower)", "not mounted on this host",
+                "created      \(facts.created.formatted(.iso8601)), format \(facts.formatVersion)",
+            ] + Self.lines(facts.zones)
+        FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
+    }
+
+    private static func lines(_ zones: [ZoneStatus]) -> [String] {
+        zones.flatMap { zone in
+            ["zone \(zone.zone)       \(zone.cmks.count > 1 ? zone.policy : "one CMK")"]
+                + zone.cmks.map { "  CMK        \($0.state) since \($0.since.formatted(.iso8601))  \($0.uri)" }
+                + zone.keks.map { "  KEK v\($0.version)     \($0.state) since \($0.since.formatted(.iso8601))" }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+import ArgumentParser
+import CLinux
+import ControlPlane
+import FoundationEssentials
+
+struct UnmountCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "unmount",
+        abstract: "Unmount a volume; returns when everything is flushed and the daemon is gone.")
+
+    @Argument(help: "The mount point.", completion: .directory)
+    var mountPoint: String
+
+    func run() throws {
+        try reporting {
+            let path = try MountTable.find(mountPoint)
+            let daemon = Host().runtime.records().last { $0.mountPoint == path }
+            try detach(path)
+            if let daemon { try waitForEnd(daemon.pid) }
+        }
+    }
+
+    private func detach(_ path: String) throws {
+        if geteuid() == 0 {
+            guard umount2(path, 0) != 0 else { return }
+            try refuse(path, linux_get_errno())
+        }
+        var pid: pid_t = 0
+        var arguments: [UnsafeMutablePointer<CChar>?] = Self.words(path).map { strdup($0) } + [nil]
+        defer { for argument in arguments { free(argument) } }
+        guard posix_spawnp(&pid, "fusermount3", nil, nil, &arguments, linux_environment()) == 0 else {
+            throw Failure(.mountFailed, "fusermount3 cannot be started", remedy: "install the package fuse3")
+        }
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0, linux_get_errno() == EINTR {}
+        if status != 0 { try refuse(path, EBUSY) }
+    }
+
+    private static func words(_ path: String) -> [String] { ["fusermount3", "-u", "--", path] }
+
+    private func refuse(_ path: String, _ errno: Int32) throws {
+        if errno == EBUSY {
+            throw Failure(
+                .inUse, "\(path) is in use", meaning: "It stays mounted; nothing is lost.",
+                remedy: "fuser -vm \(path)  names the programs")
+        }
+        throw Failure(.mountFailed, "unmounting \(path): \(String(cString: strerror(errno)))")
+    }
+
+    /// The daemon flushes the lower storage before it ends; that can take as long as the storage needs.
+    private func waitForEnd(_ pid: Int32) throws {
+        var waited = 0
+        while kill(pid, 0) == 0 || linux_get_errno() == EPERM {
+            usleep(10_000)
+            waited += 1
+            if waited == 200 { FileHandle.standardError.write("lethefs: flushing the lower storage…\n") }
+            if waited > 60_000 {
+                throw Failure(.storage, "the daemon (pid \(pid)) is still flushing after ten minutes")
+            }
+        }
+    }
+}
+
+/// The kernel's table of mounts.
+enum MountTable {
+    struct Mount {
+        let mountPoint: String
+        let source: String
+    }
+
+    /// Mounts of this file system in this mount namespace.
+    static func all() -> [Mount] {
+        guard let data = FileManager.default.contents(atPath: "/proc/self/mounts") else { return [] }
+        return String(decoding: data, as: UTF8.self).split(separator: "\n").compactMap { line in
+            let fields = line.split(separator: " ")
+            guard fields.count > 2, fields[2] == "fuse.lethefs" else { return nil }
+            return Mount(mountPoint: unescape(fields[1]), source: unescape(fields[0]))
+        }
+    }
+
+    /// The mount point that the operator means; it may hang, so it is not touched.
+    static func find(_ path: String) throws -> String {
+        let mounts = all()
+        var absolute = path
+        if !path.hasPrefix("/") { absolute = FileManager.default.currentDirectoryPath + "/" + path }
+        while absolute.count > 1, absolute.hasSuffix("/") { absolute.removeLast() }
+        if mounts.contains(where: { $0.mountPoint == absolute }) { return absolute }
+        let resolved = try Paths.absolute(path)
+        if mounts.contains(where: { $0.mountPoint == resolved }) { return resolved }
+        throw Failure(.notMounted, "\(resolved) is not a LetheFS mount", remedy: "lethefs status  lists the mounts")
+    }
+
+    /// \040 and the like.
+    private static func unescape(_ field: Substring) -> String {
+        var bytes: [UInt8] = []
+        var rest = Array(field.utf8)[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "\\"), rest.count >= 3, let value = UInt8(String(decoding: rest.prefix(3), as: UTF8.self), radix: 8) {
+                bytes.append(value)
+                rest = rest.dropFirst(3)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,183 @@
+"""kill -9 of the daemon while programs write: what was acknowledged by fsync is there, and the check finds nothing."""
+
+import os
+import random
+import time
+
+from harness import equal, full_run, on_volume
+from harness.process import wait_gone
+
+ROUNDS = 12 if full_run() else 3
+
+
+class Journal:
+    """What a writer did, told to the parent over a pipe outside the mount: begun and acknowledged operations."""
+
+    def __init__(self):
+        self.reading, self.writing = os.pipe()
+
+    def say(self, *words):
+        os.write(self.writing, (" ".join(map(str, words)) + "\n").encode())
+
+    def lines(self):
+        os.close(self.writing)
+        with os.fdopen(self.reading, "rb") as pipe:
+            return [line.split() for line in pipe.read().decode().splitlines()]
+
+
+def data_of(seed, length):
+    return random.Random(seed).randbytes(length)
+
+
+def write_until_killed(top, journal, seed, name):
+    """Writes, truncates and fsyncs one file after another; each step is told before and after."""
+    chance, step, size = random.Random(seed), 0, 0
+    fd = os.open(top / name, os.O_RDWR | os.O_CREAT)
+    while True:
+        step += 1
+        at = chance.choice((0, size, chance.randrange(60_000)))
+        length = chance.choice((1, 100, 3552, 4064, 4096, 9_000))
+        journal.say("write", name, step, at, length, f"{seed}.{step}")
+        os.pwrite(fd, data_of(f"{seed}.{step}", length), at)
+        os.fsync(fd)
+        journal.say("done", name, step)
+        size = max(size, at + length)
+        if step % 10 == 0:
+            size = chance.randrange(size)
+            journal.say("cut", name, -step, size, 0, "-")
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+            journal.say("done", name, -step)
+
+
+def create_until_killed(top, journal, seed, name):
+    """Creates small files with fsync of file and directory, renames every third over a fixed name."""
+    directory, number = os.open(top, os.O_RDONLY), 0
+    while True:
+        number += 1
+        path = top / f"{name}.{number}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.write(fd, data_of(f"{seed}.{number}", number % 9000))
+        os.fsync(fd)
+        os.close(fd)
+        os.fsync(directory)
+        journal.say("created", path.name, f"{seed}.{number}", number % 9000)
+
+
+def run_writers(volume, seconds, seed):
+    """Starts the writers, kills the daemon, and returns what each had said."""
+    journals, children = [], []
+    for number, function in enumerate((write_until_killed, write_until_killed, create_until_killed)):
+        journal = Journal()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                function(volume.mountpoint, journal, f"{seed}.{number}", f"w{seed}.{number}")
+            except OSError:
+                pass  # The daemon is gone.
+            os._exit(0)
+        journals.append(journal)
+        children.append(pid)
+    time.sleep(seconds)
+    volume.kill()
+    for pid in children:
+        wait_gone(pid)
+        os.waitpid(pid, 0)
+    return [journal.lines() for journal in journals]
+
+
+def replay(lines):
+    """(model, the operation that was under way or None) of one written file."""
+    model, pending = bytearray(), None
+    for kind, _, step, *rest in lines:
+        if kind == "done":
+            apply(model, pending)
+            pending = None
+        else:
+            pending = (kind, int(rest[0]), int(rest[1]), rest[2])
+    return model, pending
+
+
+def apply(model, operation):
+    kind, at, length, seed = operation
+    if kind == "cut":
+        del model[at:]
+        return
+    if at > len(model):
+        model.extend(bytes(at - len(model)))
+    model[at:at + length] = data_of(seed, length)
+
+
+def verify(path, lines):
+    """Each byte is as acknowledged, or, within the operation under way, as before or after it."""
+    before, pending = replay(lines)
+    after = bytearray(before)
+    if pending:
+        apply(after, pending)
+    got = path.read_bytes()
+    assert min(len(before), len(after)) <= len(got) <= max(len(before), len(after)), (
+        f"{path.name}: {len(got)} bytes, want {len(before)} or {len(after)}")
+    for at, value in enumerate(got):
+        allowed = {model[at] if at < len(model) else 0 for model in (before, after)}
+        assert value in allowed | ({0} if at >= len(before) else set()), f"{path.name}: byte {at} of {len(got)} is wrong"
+
+
+@on_volume(limit=600, needs=["daemon"])
+def killed_daemon(volume):
+    volume.init().mount()
+    chance = random.Random(5)
+    for turn in range(ROUNDS):
+        told = run_writers(volume, 0.3 + chance.random() * 1.2, turn)
+        assert all(len(lines) > 4 for lines in told), "the writers did nothing"
+        volume.check()
+        volume.mount()
+        for number in (0, 1):
+            verify(volume.mountpoint / f"w{turn}.{number}", told[number])
+        for _, name, seed, length in told[2]:
+            equal((volume.mountpoint / name).read_bytes(), data_of(seed, int(length)), name)
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["daemon"])
+def killed_without_writes(volume):
+    volume.init().mount()
+    (volume.mountpoint / "f").write_bytes(b"x" * 10_000)
+    os.mkdir(volume.mountpoint / "d")
+    volume.remount()
+    equal((volume.mountpoint / "f").read_bytes(), b"x" * 10_000)
+    volume.kill()
+    volume.mount()
+    equal((volume.mountpoint / "f").read_bytes(), b"x" * 10_000)
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["daemon"])
+def killed_during_renames(volume):
+    """A name that is being replaced always shows one whole version, never none and never a mixture."""
+    volume.init().mount()
+    for turn in range(ROUNDS):
+        path = volume.mountpoint / "text"
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for version in range(1_000_000):
+                    new = volume.mountpoint / "text.new"
+                    with open(new, "wb") as file:
+                        file.write(bytes([version & 255]) * 6000)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    os.replace(new, path)
+            except OSError:
+                pass
+            os._exit(0)
+        time.sleep(0.4)
+        volume.kill()
+        os.waitpid(pid, 0)
+        volume.mount()
+        data = path.read_bytes()
+        equal(data, data[:1] * 6000, "the text")
+        if (volume.mountpoint / "text.new").exists():
+            os.unlink(volume.mountpoint / "text.new")
+        equal(os.listdir(volume.mountpoint), ["text"])
+        volume.remount()
+    volume.unmount().check()

@@ -1,0 +1,51 @@
+"""The steps before the mounted tests. Each returns "" or what failed."""
+
+import re
+import subprocess
+
+from .environment import REPOSITORY
+
+MINUTES = 60
+
+
+def _step(argv, limit, keep=lambda text: text[-3000:]):
+    try:
+        done = subprocess.run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"{' '.join(argv)}: still running after {limit} s"
+    except FileNotFoundError:
+        return f"{argv[0]} is not installed"
+    return "" if done.returncode == 0 else f"exit status {done.returncode}\n{keep(done.stdout)}"
+
+
+def _has_test_targets():
+    return ".testTarget(" in (REPOSITORY / "Package.swift").read_text()
+
+
+def build():
+    return _step(["swift", "build", "-c", "release", *(["--build-tests"] if _has_test_targets() else [])], 30 * MINUTES)
+
+
+def unit():
+    if not _has_test_targets():
+        return "Package.swift has no test targets"
+    return _step(["swift", "test", "-c", "release", "--skip-build"], 20 * MINUTES, _failures)
+
+
+def _failures(text):
+    """The lines of Swift Testing that say what failed, and the end."""
+    lines = text.splitlines()
+    telling = [line for line in lines if re.search(r"recorded an issue|error:|Fatal error|failed after", line)]
+    return "\n".join(telling[:40] + lines[-5:])
+
+
+def format():
+    return _step(["swift", "format", "lint", "--strict", "-r", "Sources", "Tests", "Package.swift"], 10 * MINUTES)
+
+
+def imports():
+    return _step(["/usr/bin/python3", "Tests/imports"], 60)
+
+
+STEPS = {"build": build, "unit": unit, "format": format, "imports": imports}
