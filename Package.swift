@@ -55,7 +55,7 @@ let package = Package(
         .testTarget(name: "StorageTests", dependencies: ["Storage", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyManagementTests", dependencies: ["KeyManagement", "TestSupport"], swiftSettings: strict),
         .testTarget(
-            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux"], swiftSettings: strict),
+            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux", "Ciphers"], swiftSettings: strict),
         .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )

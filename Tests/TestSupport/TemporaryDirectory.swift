@@ -33,3 +33,9 @@ package func runProgram(_ path: String, _ arguments: [String]) throws {
 package func copyTree(_ source: String, to target: String) throws {
     try runProgram("/bin/cp", ["-a", "--sparse=always", source, target])
 }
+
+package func readText(_ path: String) throws -> String { try String(contentsOfFile: path, encoding: .utf8) }
+
+package func writeText(_ text: String, to path: String) throws {
+    try text.write(toFile: path, atomically: true, encoding: .utf8)
+}
