@@ -9,7 +9,8 @@ package final class TemporaryDirectory: Sendable {
         let roots = (inMemory ? ["/dev/shm"] : []) + [NSTemporaryDirectory()]
         let root = roots.first { access($0, W_OK) == 0 } ?? "/tmp"
         var template = Array((root + "/lethefs-test-XXXXXX").utf8CString)
-        guard let made = template.withUnsafeMutableBufferPointer({ buffer in buffer.baseAddress.flatMap { mkdtemp($0) } })
+        guard
+            let made = template.withUnsafeMutableBufferPointer({ buffer in buffer.baseAddress.flatMap { mkdtemp($0) } })
         else { throw POSIXError(.EIO) }
         path = String(cString: made)
     }

@@ -29,7 +29,8 @@ import VolumeFormat
             if repeats { seen = max(seen, 200) }
             let problems = try work.verify(ending)
             if !problems.isEmpty {
-                Issue.record("call \(nth), \(fault), repeats \(repeats), \(ending): \(problems.joined(separator: "; "))")
+                Issue.record(
+                    "call \(nth), \(fault), repeats \(repeats), \(ending): \(problems.joined(separator: "; "))")
             }
             try runProgram("/bin/rm", ["-rf", copy])
             if repeats, work.failures == 0 { break }

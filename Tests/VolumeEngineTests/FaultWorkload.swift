@@ -273,7 +273,8 @@ extension FaultWorkload {
                 }
                 for index in 0..<min(bytes.count, expected.bytes.count)
                 where !expected.open.contains(index) && bytes[index] != expected.bytes[index] {
-                    problems.append("\(name.prefix(20)): byte \(index) is \(bytes[index]), not \(expected.bytes[index])")
+                    problems.append(
+                        "\(name.prefix(20)): byte \(index) is \(bytes[index]), not \(expected.bytes[index])")
                     break
                 }
             } catch { problems.append("\(name.prefix(20)): \(error)") }

@@ -19,7 +19,8 @@ import VolumeEngine
     func opensForEver(name: String) throws {
         let temporary = try TemporaryDirectory()
         try runProgram(
-            "/bin/tar", ["-xzpf", "\(Self.directory)/\(name).tar.gz", "--xattrs", "--xattrs-include=*", "-C", temporary.path])
+            "/bin/tar",
+            ["-xzpf", "\(Self.directory)/\(name).tar.gz", "--xattrs", "--xattrs-include=*", "-C", temporary.path])
         let test = try TestVolume(lower: temporary["lower"], in: temporary, cmk: try GoldenVolume.cmk())
         #expect(test.volume.isAfterCrash == (name == "volume-1-crashed"))
         let expected = try manifest("volume-1")

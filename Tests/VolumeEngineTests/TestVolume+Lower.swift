@@ -23,7 +23,8 @@ extension TestVolume {
         (0..<4096).count { number in
             var text = [CChar](repeating: 0, count: 4096)
             let count = readlink("/proc/self/fd/\(number)", &text, 4095)
-            return count > 0 && String(decoding: text[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self).hasPrefix(lower)
+            return count > 0
+                && String(decoding: text[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self).hasPrefix(lower)
         }
     }
 }

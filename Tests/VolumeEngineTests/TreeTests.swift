@@ -92,7 +92,9 @@ import VolumeFormat
         #expect(test.volume.knownInodes > 3000)
         for (index, inode) in inodes.enumerated() { test.volume.forget(inode, count: index < 1500 ? 2 : 1) }
         #expect(test.volume.knownInodes == 2)
-        for index in 0..<3000 where index % 2 == 0 { try test.unlink(Name(stringLiteral: "file\(index)"), in: directory) }
+        for index in 0..<3000 where index % 2 == 0 {
+            try test.unlink(Name(stringLiteral: "file\(index)"), in: directory)
+        }
         test.volume.forget(directory, count: 1)
         #expect(test.volume.knownInodes == 1)
         #expect(test.check().files == 1500)

@@ -1,7 +1,9 @@
 """The steps before the mounted tests. Each returns "" or what failed."""
 
+import os
 import re
 import subprocess
+from pathlib import Path
 
 from .environment import REPOSITORY
 
@@ -13,7 +15,7 @@ def _step(argv, limit, keep=lambda text: text[-3000:]):
         done = subprocess.run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit)
     except subprocess.TimeoutExpired:
-        return f"{' '.join(argv)}: still running after {limit} s"
+        return f"{' '.join(map(str, argv))}: still running after {limit} s"
     except FileNotFoundError:
         return f"{argv[0]} is not installed"
     return "" if done.returncode == 0 else f"exit status {done.returncode}\n{keep(done.stdout)}"
@@ -30,7 +32,10 @@ def build():
 def unit():
     if not _has_test_targets():
         return "Package.swift has no test targets"
-    return _step(["swift", "test", "-c", "release", "--skip-build"], 20 * MINUTES, _failures)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lethefs-test-vectors"
+    os.environ["LETHEFS_VECTORS"] = str(cache / "cryptography_vectors")
+    return (_step([REPOSITORY / "Tests/vectors", cache], 5 * MINUTES)
+            or _step(["swift", "test", "-c", "release", "--skip-build"], 20 * MINUTES, _failures))
 
 
 def _failures(text):
