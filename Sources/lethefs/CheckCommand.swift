@@ -53,7 +53,9 @@ struct CheckCommand: ParsableCommand {
             let volume = try VolumeFiles(lower: path).readDescription().value.volume
             let trusted = root.isEmpty ? Host().readRecord(volume)?.roots ?? [] : root
             guard !trusted.isEmpty else {
-                throw Failure(.keyNotFound, "this host does not know the CMK of \(path)", remedy: "lethefs check \(path) --root URI")
+                throw Failure(
+                    .keyNotFound, "this host does not know the CMK of \(path)",
+                    remedy: "lethefs check \(path) --root URI")
             }
             let roots = Roots(trusted: trusted)
             var options = Volume.Options()
@@ -94,7 +96,8 @@ struct CheckCommand: ParsableCommand {
             guard now != last, isatty(2) == 1 else { return }
             last = now
             shown = true
-            FileHandle.standardError.write("\r\(report.files) files, \(report.bytes >> 20) MiB, \(report.findings.count) damaged ")
+            FileHandle.standardError.write(
+                "\r\(report.files) files, \(report.bytes >> 20) MiB, \(report.findings.count) damaged ")
         }
 
         func end() { if shown { FileHandle.standardError.write("\n") } }

@@ -1,7 +1,10 @@
 """The steps before the mounted tests. Each returns "" or what failed."""
 
+import os
 import re
 import subprocess
+import tempfile
+from pathlib import Path
 
 from .environment import REPOSITORY
 
@@ -28,9 +31,22 @@ def build():
 
 
 def unit():
+    """The Swift tests, over tokens made for this run unless LETHEFS_TEST_TOKENS names some."""
     if not _has_test_targets():
         return "Package.swift has no test targets"
-    return _step(["swift", "test", "-c", "release", "--skip-build"], 20 * MINUTES, _failures)
+    test = ["swift", "test", "-c", "release", "--skip-build"]
+    if "LETHEFS_TEST_TOKENS" in os.environ:
+        return _step(test, 20 * MINUTES, _failures)
+    with tempfile.TemporaryDirectory(prefix="lethefs-tokens.", dir=os.environ.get("LETHEFS_TEST_DIR", "/tmp")) as top:
+        try:
+            failure = _step(["Tests/tokens/setup", top], 5 * MINUTES)
+            if failure:
+                return f"Tests/tokens/setup: {failure}"
+            os.environ["LETHEFS_TEST_TOKENS"] = str(Path(top) / "tokens.tsv")
+            return _step(test, 20 * MINUTES, _failures)
+        finally:
+            os.environ.pop("LETHEFS_TEST_TOKENS", None)
+            _step(["Tests/tokens/teardown", top], 60)
 
 
 def _failures(text):
