@@ -8,16 +8,19 @@ import Secrets
 final class Module: @unchecked Sendable {
     let path: String
     private let worker: Worker
+    /// This process was forked from one that may have initialised the library.
+    private let isInForkedChild: Bool
 
     // From here on: the module's thread only.
     private var library: UnsafeMutableRawPointer?
     private var started: (start: ModuleStart, cryptoki: Cryptoki)?
-    private var wasStarted = false
+    private var everStarted: Set<ModuleStart> = []
     private var sessions: [PKCS11URI.TokenAttributes: Session] = [:]
     private let rejectedPINs: RejectedPINs
 
-    init(path: String) throws(RootError) {
+    init(path: String, isInForkedChild: Bool) throws(RootError) {
         self.path = path
+        self.isInForkedChild = isInForkedChild
         rejectedPINs = try RejectedPINs()
         worker = try Worker()
     }
@@ -128,14 +131,14 @@ final class Module: @unchecked Sendable {
         var cryptoki = Cryptoki(
             functions: try ModuleFile.functions(of: library, start.functionList), running: worker.running)
         do {
-            try start.initialize(cryptoki)
+            try start.initialize(cryptoki, replacing: isInForkedChild)
         } catch {
             // A library that worked before is not missing; what it talks to is.
-            throw error.recoded(wasStarted ? .unreachable : .moduleUnavailable)
+            throw error.recoded(everStarted.contains(start) ? .unreachable : .moduleUnavailable)
         }
         cryptoki.quirks = ModuleQuirks(try? cryptoki.libraryInfo())
         started = (start, cryptoki)
-        wasStarted = true
+        everStarted.insert(start)
         return cryptoki
     }
 

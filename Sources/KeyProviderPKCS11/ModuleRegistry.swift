@@ -12,6 +12,7 @@ final class ModuleRegistry: @unchecked Sendable {
     private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private var modules: [String: Module] = [:]
     private var owner = getpid()
+    private var isForked = false
 
     private init() {
         pthread_mutex_init(lock, nil)
@@ -30,10 +31,11 @@ final class ModuleRegistry: @unchecked Sendable {
         defer { pthread_mutex_unlock(lock) }
         if owner != getpid() {
             owner = getpid()
+            isForked = true
             modules = [:]
         }
         if let module = modules[path] { return module }
-        let module = try Module(path: path)
+        let module = try Module(path: path, isInForkedChild: isForked)
         modules[path] = module
         return module
     }

@@ -15,8 +15,9 @@ struct ModuleStart: Hashable, Sendable {
         configuration = module.configuration
     }
 
-    /// General-purpose functions (PKCS#11 2.40 §5.4): C_Initialize. A module that somebody has initialised already is fine.
-    func initialize(_ cryptoki: Cryptoki) throws(Failure) {
+    /// General-purpose functions (PKCS#11 2.40 §5.4): C_Initialize. A module that somebody has initialised already is fine;
+    /// with `replacing`, it is begun anew: a forked child inherits its parent's state in some modules (SoftHSM2).
+    func initialize(_ cryptoki: Cryptoki, replacing: Bool) throws(Failure) {
         try ModuleEnvironment.shared.with(configuration) { () throws(Failure) in
             let text = initString.map { strdup($0) } ?? nil
             // Kept for the module's life, since NSS may keep pointers into it.
@@ -30,8 +31,11 @@ struct ModuleStart: Hashable, Sendable {
                     pReserved: UnsafeMutableRawPointer(text)), as: CK_C_INITIALIZE_ARGS.self)
             do throws(Failure) {
                 try cryptoki.check("C_Initialize") { cryptoki.functions.pointee.C_Initialize?(memory.baseAddress) }
-            } catch  where error.returnValue?.rawValue == CKR_CRYPTOKI_ALREADY_INITIALIZED {
-                return
+            } catch {
+                guard error.returnValue?.rawValue == CKR_CRYPTOKI_ALREADY_INITIALIZED else { throw error }
+                guard replacing else { return }
+                try cryptoki.check("C_Finalize") { cryptoki.functions.pointee.C_Finalize?(nil) }
+                try cryptoki.check("C_Initialize") { cryptoki.functions.pointee.C_Initialize?(memory.baseAddress) }
             }
         }
     }

@@ -12,8 +12,13 @@ package struct PKCS11Provider: RootProvider {
 
     package init(options: PKCS11Options = PKCS11Options()) { self.options = options }
 
-    package func open(_ uri: String) throws(RootError) -> any CustomerMasterKey {
-        var uri = try PKCS11URI(uri)
+    package func open(_ uri: String) throws(RootError) -> any CustomerMasterKey { try open(PKCS11URI(uri)) }
+
+    package func create(_ uri: String) throws(RootError) -> any CustomerMasterKey { try create(PKCS11URI(uri)) }
+
+    /// The same for a parsed URI: a stored one, to which the caller has added where the PIN comes from.
+    package func open(_ uri: PKCS11URI) throws(RootError) -> any CustomerMasterKey {
+        var uri = uri
         let (target, path) = try Self.locate(&uri)
         guard uri.object != nil || uri.id != nil else { throw PKCS11URI.invalid("object or id has to name the key") }
         let selector = KeySelector(label: uri.object.map { Array($0.utf8) }, id: uri.id, type: uri.type)
@@ -25,8 +30,8 @@ package struct PKCS11Provider: RootProvider {
     }
 
     /// `type=secret-key` or `type=private` in the URI ask for an AES key or an RSA key; without it the token's best is made.
-    package func create(_ uri: String) throws(RootError) -> any CustomerMasterKey {
-        var uri = try PKCS11URI(uri)
+    package func create(_ uri: PKCS11URI) throws(RootError) -> any CustomerMasterKey {
+        var uri = uri
         let (target, path) = try Self.locate(&uri)
         guard let object = uri.object, !object.isEmpty else {
             throw PKCS11URI.invalid("object has to name the new key")

@@ -39,7 +39,11 @@ extension Cryptoki {
     }
 
     private func allowingLogin(_ body: () throws(Failure) -> Void) throws(Failure) {
-        do { try body() } catch  where error.returnValue?.rawValue == CKR_USER_ALREADY_LOGGED_IN {}
+        do {
+            try body()
+        } catch {
+            guard error.returnValue?.rawValue == CKR_USER_ALREADY_LOGGED_IN else { throw error }
+        }
     }
 }
 

@@ -17,8 +17,8 @@ extension Cryptoki {
             do {
                 try check("C_GetSlotList") { functions.pointee.C_GetSlotList?(1, &slots, &count) }
                 return Array(slots.prefix(Int(count)))
-            } catch  where error.returnValue?.rawValue == CKR_BUFFER_TOO_SMALL {
-                continue
+            } catch {
+                guard error.returnValue?.rawValue == CKR_BUFFER_TOO_SMALL else { throw error }
             }
         }
         throw Failure("C_GetSlotList", CKR_BUFFER_TOO_SMALL)
@@ -77,7 +77,8 @@ extension Cryptoki {
         var info = CK_MECHANISM_INFO()
         do {
             try check("C_GetMechanismInfo") { functions.pointee.C_GetMechanismInfo?(slot, type, &info) }
-        } catch  where error.returnValue?.rawValue == CKR_MECHANISM_INVALID {
+        } catch {
+            guard error.returnValue?.rawValue == CKR_MECHANISM_INVALID else { throw error }
             return nil
         }
         return info.flags & flags == flags ? info : nil

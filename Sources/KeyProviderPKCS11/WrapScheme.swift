@@ -33,8 +33,8 @@ struct WrapScheme {
         let sealed = blob.dropLast(macSize)
         let plain = try decrypt(
             Array(sealed.dropFirst(ivSize)), mechanism(iv: Array(sealed.prefix(ivSize))), key, session)
-        guard plain.count == SecretKey.size else { throw notAuthentic("another length") }
-        let kek = SecretKey { output in plain.withBytes { output.copyMemory(from: $0) } }
+        guard plain.buffer.count == SecretKey.size else { throw notAuthentic("another length") }
+        let kek = SecretKey { output in plain.buffer.withBytes { output.copyMemory(from: $0) } }
         if hasMAC {
             let code = try WrapBinding.code(kek, algorithm, context, sealed)
             guard HMACSHA256.isEqual(code, Array(blob.suffix(macSize))) else { throw notAuthentic("MAC") }
@@ -58,23 +58,36 @@ struct WrapScheme {
 
     private func decrypt(
         _ cipher: [UInt8], _ mechanism: Mechanism, _ key: KeyObjects, _ session: Session
-    ) throws(Failure) -> SecretBuffer {
+    ) throws(Failure) -> SharedSecret {
         var reachedData = false
         do {
-            return try session.decrypt(cipher, mechanism, key.key, reachedData: &reachedData)
+            return SharedSecret(try session.decrypt(cipher, mechanism, key.key, reachedData: &reachedData))
         } catch {
             guard reachedData, let value = error.returnValue else { throw error }
             guard value.isAmbiguousForDecryption else { throw error }
-            // GENERAL_ERROR and its like: if the key does its work on other data, it is this data that is wrong.
-            // A token that left the failed operation active answers OPERATION_ACTIVE, and gets another session.
-            do {
-                try session.withFreshSession(writable: false) { (other) throws(Failure) in
+            // GENERAL_ERROR and its like: if the key does its work on other data, and fails on these once more, then
+            // these are wrong. In another session: some tokens leave the failed operation active.
+            do throws(Failure) {
+                return try session.withFreshSession(writable: false) { (other) throws(Failure) in
                     try works(with: key, in: other)
+                    return try again(cipher, mechanism, key, other)
                 }
             } catch let trial {
-                throw trial.isRecoverable ? trial : error
+                throw trial.isRecoverable || trial.root.code == .notAuthentic ? trial : error
             }
-            throw error.recoded(.notAuthentic)
+        }
+    }
+
+    /// The second attempt, on a token that has just shown that it works.
+    private func again(
+        _ cipher: [UInt8], _ mechanism: Mechanism, _ key: KeyObjects, _ session: Session
+    ) throws(Failure) -> SharedSecret {
+        var reachedData = false
+        do throws(Failure) {
+            return SharedSecret(try session.decrypt(cipher, mechanism, key.key, reachedData: &reachedData))
+        } catch {
+            guard reachedData, let value = error.returnValue, value.isAmbiguousForDecryption else { throw error }
+            throw Failure(.notAuthentic, error.root.detail)
         }
     }
 
