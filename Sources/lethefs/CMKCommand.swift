@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import ControlPlane
 import FoundationEssentials
 import KeyManagement
@@ -39,7 +40,7 @@ struct CMKCommand: ParsableCommand {
 
         /// The CMKs meant, each with the roots that may serve it.
         private func keys() throws -> [(String, Roots)] {
-            if target.contains(":"), (try? Roots.provider(for: target)) != nil {
+            if target.contains(":"), access(target, F_OK) != 0 {
                 return [(target, Roots(trusted: [target]))]
             }
             let host = Host()

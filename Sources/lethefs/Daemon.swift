@@ -1,3 +1,4 @@
+import ArgumentParser
 import CLinux
 import ControlPlane
 import FoundationEssentials
@@ -25,6 +26,8 @@ struct Daemon {
         do { try serve() } catch let failure as Failure {
             if let readyFD, let body = try? JSONEncoder().encode(failure) {
                 FileHandle(descriptor: readyFD).write(String(decoding: body, as: UTF8.self))
+                // The command that started this daemon tells it; once is enough.
+                throw ExitCode(failure.code.rawValue)
             }
             throw failure
         }
