@@ -45,8 +45,12 @@ extension FileSystem {
         operations.listxattr = { raw, node, size in
             guard let raw else { return }
             let fs = fileSystem(raw)
-            fs.replyBytes(FuseRequest(raw), limit: size) { () throws(Errno) in
-                try fs.volume.listAttributes(fs.inode(node)).flatMap { Array($0.utf8) + [0] }
+            let request = FuseRequest(raw)
+            // xattr(7): the trusted name space shows to the privileged alone.
+            let isPrivileged = request.context.uid == 0
+            fs.replyBytes(request, limit: size) { () throws(Errno) in
+                try fs.volume.listAttributes(fs.inode(node))
+                    .filter { isPrivileged || !$0.hasPrefix("trusted.") }.flatMap { Array($0.utf8) + [0] }
             }
         }
         operations.removexattr = { raw, node, name in

@@ -21,10 +21,18 @@ extension FileContent {
             markSparse()
         }
         // Also for an unchanged size: the lower file gets its times from this.
-        try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: newSize))
-        lengthTellsSize = true
+        try setLowerLength(forSize: newSize)
         size = newSize
         edge.forget()
+    }
+
+    /// Lets the lower length tell `newSize`. Its tail must be a hole: pages that fall away go first, or the first bytes of one
+    /// of them would be left in the tail.
+    func setLowerLength(forSize newSize: UInt64) throws(Errno) {
+        let pages = Geometry.pageCount(forSize: newSize)
+        if pages > 0, pages < Geometry.pageCount(forSize: size) { try Lower.truncate(descriptor, to: pages * UInt64(Geometry.pageSize)) }
+        try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: newSize))
+        lengthTellsSize = true
     }
 
     /// Makes the bytes after `end` zero in the page that holds the byte before it: they must not come back when the file grows.

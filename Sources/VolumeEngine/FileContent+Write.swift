@@ -140,8 +140,9 @@ extension FileContent {
         do throws(Errno) {
             guard stage != .unwritten else { return try Lower.truncate(descriptor, to: 0) }
             try cutLastPage(at: size)
-            try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
-            lengthTellsSize = true
+            let pages = Geometry.pageCount(forSize: size)
+            if pages > 0 { try Lower.truncate(descriptor, to: pages * UInt64(Geometry.pageSize)) }
+            try setLowerLength(forSize: size)
         } catch { volume.markDirty() }
     }
 }

@@ -21,13 +21,13 @@ def program():
     return f"{directory}/fsx"
 
 
-def exercise(volume, seed, threads=1, shared=False, maximum=3 << 20, operations=OPERATIONS):
+def exercise(volume, seed, threads=1, region=0, maximum=3 << 20, operations=OPERATIONS):
     volume.init().mount()
     models = volume.root / "models"
     models.mkdir()
     lacking = BACKENDS[backend_name()].lacking_operations
     run([program(), "-s", seed, "-n", operations // threads, "-t", threads, "-l", maximum, "-m", models,
-         *(["-r"] if shared else []), *(["-x", lacking] if lacking else []), volume.mountpoint], limit=900)
+         *(["-r", region] if region else []), *(["-x", lacking] if lacking else []), volume.mountpoint], limit=900)
     volume.remount()
     for model in sorted(models.iterdir()):
         assert digest(volume.mountpoint / model.name) == digest(model), f"seed {seed}: file {model.name} after a remount"
@@ -51,10 +51,14 @@ def several_threads(volume):
 
 
 def disjoint_regions_of_one_file(volume):
-    exercise(volume, seed + 3, threads=4, shared=True, maximum=1 << 20)
+    exercise(volume, seed + 3, threads=4, region=4096, maximum=1 << 20)
 
 
-for function in (one_thread, small_file, several_threads, disjoint_regions_of_one_file):
+def disjoint_parts_of_pages(volume):
+    exercise(volume, seed + 4, threads=4, region=1024, maximum=1 << 20)
+
+
+for function in (one_thread, small_file, several_threads, disjoint_regions_of_one_file, disjoint_parts_of_pages):
     part("", function, limit=1000)
 for number in range(10, 15):
     def more_seeds(volume, number=number):
