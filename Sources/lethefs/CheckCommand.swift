@@ -78,8 +78,8 @@ struct CheckCommand: ParsableCommand {
                     }))
         }
         for finding in report.findings {
-            let page = finding.page.map { " page \($0)" } ?? ""
-            FileHandle.standardOutput.write("DAMAGED \(finding.path): \(finding.object)\(page): \(finding.reason)\n")
+            let place = finding.page.map { "page \($0)" } ?? finding.object
+            FileHandle.standardOutput.write("DAMAGED \(finding.path): \(place): \(finding.reason)\n")
         }
         FileHandle.standardOutput.write(
             "\(report.directories) directories, \(report.files) files, \(report.links) links, \(report.others) others, "
