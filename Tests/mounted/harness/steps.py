@@ -12,14 +12,17 @@ MINUTES = 60
 
 
 def _step(argv, limit, keep=lambda text: text[-3000:]):
-    try:
-        done = subprocess.run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit)
-    except subprocess.TimeoutExpired:
-        return f"{' '.join(argv)}: still running after {limit} s"
-    except FileNotFoundError:
-        return f"{argv[0]} is not installed"
-    return "" if done.returncode == 0 else f"exit status {done.returncode}\n{keep(done.stdout)}"
+    # Into a file: daemons that a step starts would keep a pipe open, and its reader waiting.
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        try:
+            done = subprocess.run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output,
+                                  stderr=subprocess.STDOUT, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return f"{' '.join(argv)}: still running after {limit} s"
+        except FileNotFoundError:
+            return f"{argv[0]} is not installed"
+        output.seek(0)
+        return "" if done.returncode == 0 else f"exit status {done.returncode}\n{keep(output.read())}"
 
 
 def _has_test_targets():
