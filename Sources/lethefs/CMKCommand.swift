@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import ControlPlane
 import FoundationEssentials
 import KeyManagement
@@ -39,7 +40,9 @@ struct CMKCommand: ParsableCommand {
 
         /// The CMKs meant, each with the roots that may serve it.
         private func keys() throws -> [(String, Roots)] {
-            if target.contains(":"), (try? Roots.provider(for: target)) != nil { return [(target, Roots(trusted: [target]))] }
+            if target.contains(":"), access(target, F_OK) != 0 {
+                return [(target, Roots(trusted: [target]))]
+            }
             let host = Host()
             var lower = target
             if let mounted = try? MountTable.find(target) {
@@ -73,5 +76,7 @@ struct CMKCommand: ParsableCommand {
 }
 
 extension String {
-    fileprivate func padding(to count: Int) -> String { self + String(repeating: " ", count: max(0, count - self.count)) }
+    fileprivate func padding(to count: Int) -> String {
+        self + String(repeating: " ", count: max(0, count - self.count))
+    }
 }

@@ -53,7 +53,9 @@ struct CheckCommand: ParsableCommand {
             let volume = try VolumeFiles(lower: path).readDescription().value.volume
             let trusted = root.isEmpty ? Host().readRecord(volume)?.roots ?? [] : root
             guard !trusted.isEmpty else {
-                throw Failure(.keyNotFound, "this host does not know the CMK of \(path)", remedy: "lethefs check \(path) --root URI")
+                throw Failure(
+                    .keyNotFound, "this host does not know the CMK of \(path)",
+                    remedy: "lethefs check \(path) --root URI")
             }
             let roots = Roots(trusted: trusted)
             var options = Volume.Options()
@@ -76,8 +78,8 @@ struct CheckCommand: ParsableCommand {
                     }))
         }
         for finding in report.findings {
-            let page = finding.page.map { " page \($0)" } ?? ""
-            FileHandle.standardOutput.write("DAMAGED \(finding.path): \(finding.object)\(page): \(finding.reason)\n")
+            let place = finding.page.map { "page \($0)" } ?? finding.object
+            FileHandle.standardOutput.write("DAMAGED \(finding.path): \(place): \(finding.reason)\n")
         }
         FileHandle.standardOutput.write(
             "\(report.directories) directories, \(report.files) files, \(report.links) links, \(report.others) others, "
@@ -94,7 +96,8 @@ struct CheckCommand: ParsableCommand {
             guard now != last, isatty(2) == 1 else { return }
             last = now
             shown = true
-            FileHandle.standardError.write("\r\(report.files) files, \(report.bytes >> 20) MiB, \(report.findings.count) damaged ")
+            FileHandle.standardError.write(
+                "\r\(report.files) files, \(report.bytes >> 20) MiB, \(report.findings.count) damaged ")
         }
 
         func end() { if shown { FileHandle.standardError.write("\n") } }

@@ -1,3 +1,4 @@
+import ArgumentParser
 import CLinux
 import ControlPlane
 import FoundationEssentials
@@ -25,12 +26,15 @@ struct Daemon {
         do { try serve() } catch let failure as Failure {
             if let readyFD, let body = try? JSONEncoder().encode(failure) {
                 FileHandle(descriptor: readyFD).write(String(decoding: body, as: UTF8.self))
+                // The command that started this daemon tells it; once is enough.
+                throw ExitCode(failure.code.rawValue)
             }
             throw failure
         }
     }
 
     private func serve() throws {
+        linux_bound_heap()
         let warnings = ProcessHardening.apply()
         let descriptors = ProcessHardening.raiseDescriptorLimit()
         let host = Host()
@@ -70,12 +74,17 @@ struct Daemon {
             try? mount.close()
             throw Failure(
                 .mountFailed, "\(request.mountPoint) could not be mounted", meaning: "The volume is untouched.",
-                remedy: "is /dev/fuse there, and fusermount3 for a plain user? Only root, or user_allow_other in "
-                    + "/etc/fuse.conf, permits allow_other")
+                remedy:
+                    "the end of \(host.logPath(mount.volume.description.volume)) has fusermount3's reason; allow_other "
+                    + "needs root, or user_allow_other in /etc/fuse.conf")
         }
         let control = DaemonControl(
-            mount: mount, request: request, host: host, damage: damage, logPath: host.logPath(mount.volume.description.volume))
+            mount: mount, request: request, host: host, damage: damage,
+            logPath: host.logPath(mount.volume.description.volume))
         control.start(log)
+        let housekeeping = Housekeeping(mount.volume)
+        housekeeping.start()
+        defer { housekeeping.stop() }
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
         // The programs are gone; what they left open is brought up to date before the volume is called clean.
@@ -113,8 +122,11 @@ struct Daemon {
         let named = keyring.cmks.map { "  " + $0.uri }.joined(separator: "\n")
         throw Failure(
             .keyNotFound, "this host does not know the CMK of \(request.lower)",
-            meaning: "The volume itself names\n\(named)\n  but what a lower directory says is not trusted to load a module.",
-            remedy: "lethefs mount \(request.lower) \(request.mountPoint) --root URI  once, with module-path and pin-source")
+            meaning:
+                "The volume itself names\n\(named)\n  but what a lower directory says is not trusted to load a module.",
+            remedy:
+                "lethefs mount \(request.lower) \(request.mountPoint) --root URI  once, with module-path and pin-source"
+        )
     }
 
     private func openLog(_ host: Host, _ volume: UniqueID) throws -> Logger {

@@ -25,7 +25,8 @@ final class DaemonControl: Sendable {
             case .status:
                 let memory = ProcessMemory.read()
                 let status = MountStatus(
-                    volume: volume, lower: request.lower, mountPoint: request.mountPoint, pid: getpid(), mountedAt: start,
+                    volume: volume, lower: request.lower, mountPoint: request.mountPoint, pid: getpid(),
+                    mountedAt: start,
                     readOnly: request.readOnly, transport: "dev-fuse", epoch: mount.volume.epoch,
                     afterCrash: mount.volume.isAfterCrash, knownInodes: mount.volume.knownInodes,
                     residentKiB: memory["VmRSS"] ?? 0, lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count,
@@ -39,7 +40,8 @@ final class DaemonControl: Sendable {
 
     func start(_ log: Logger) {
         guard let server else {
-            log.warning("no control socket in \(host.runtime.path): status and unmount know this mount only by the kernel")
+            log.warning(
+                "no control socket in \(host.runtime.path): status and unmount know this mount only by the kernel")
             return
         }
         do { try host.runtime.write(record) } catch { log.warning("no record in \(host.runtime.path): \(error)") }
@@ -59,7 +61,9 @@ enum ProcessMemory {
         var figures: [String: Int] = [:]
         for line in String(decoding: data, as: UTF8.self).split(separator: "\n") {
             let parts = line.split(separator: ":", maxSplits: 1)
-            guard parts.count == 2, let value = parts[1].split(whereSeparator: { $0 == " " || $0 == "\t" }).first else { continue }
+            guard parts.count == 2, let value = parts[1].split(whereSeparator: { $0 == " " || $0 == "\t" }).first else {
+                continue
+            }
             figures[String(parts[0])] = Int(value)
         }
         return figures

@@ -16,7 +16,8 @@ enum DaemonStart {
         let answer = try waitForAnswer(pipeEnds[0], pid)
         if answer.isEmpty {
             throw Failure(
-                .mountFailed, "the daemon ended before the mount answered", remedy: "run it with --foreground to see why")
+                .mountFailed, "the daemon ended before the mount answered",
+                remedy: "run it with --foreground to see why")
         }
         if answer != "ready" {
             throw (try? JSONDecoder().decode(Failure.self, from: Data(answer.utf8)))
@@ -64,7 +65,10 @@ enum DaemonStart {
                 if waited == 2 { FileHandle.standardError.write("lethefs: waiting for the CMK and the kernel…\n") }
                 guard waited < timeoutSeconds else {
                     kill(pid, SIGTERM)
-                    throw Failure(.rootUnreachable, "the mount did not answer within \(timeoutSeconds) seconds")
+                    throw Failure(
+                        .rootUnreachable, "the mount did not answer within \(timeoutSeconds) seconds",
+                        meaning: "The daemon was ended; the volume is untouched.",
+                        remedy: "lethefs mount --foreground … shows how far it comes")
                 }
                 continue
             }

@@ -18,7 +18,8 @@ extension Failure {
                 remedy: "lethefs mount \(lower) MOUNTPOINT")
         case .notEmpty:
             self.init(
-                .alreadyVolume, "\(lower) is not empty", meaning: "Nothing was changed. A volume needs a directory of its own.",
+                .alreadyVolume, "\(lower) is not empty",
+                meaning: "Nothing was changed. A volume needs a directory of its own.",
                 remedy: "make an empty directory, and copy the files in through the mount")
         case .locked(let holder):
             self.init(
@@ -30,7 +31,8 @@ extension Failure {
         case .notAuthentic(let file):
             self.init(
                 .notAuthentic, "\(lower)/.lethefs/\(file) is not authentic",
-                meaning: "It was changed by someone without the volume's keys, or belongs to another volume. Nothing is served.",
+                meaning:
+                    "It was changed by someone without the volume's keys, or belongs to another volume. Nothing is served.",
                 remedy: "restore .lethefs from a backup of this volume, then  lethefs check \(lower)")
         case .missing(let file):
             self.init(
@@ -43,12 +45,16 @@ extension Failure {
                     .storage, "\(lower) is on a read-only file system", meaning: "Nothing was changed.",
                     remedy: "lethefs mount \(lower) MOUNTPOINT -o ro")
             } else {
-                self.init(.storage, "\(doing): \(errno.message)", meaning: "The lower storage refused.")
+                self.init(
+                    .storage, "\(doing): \(errno.message)",
+                    meaning: "The lower storage refused.",
+                    remedy: errno == .access ? "run it as the owner of \(lower), or as root" : nil)
             }
         case .cipher:
             self.init(
                 .internalError, "OpenSSL lacks an algorithm or failed",
-                meaning: "AES-256-GCM, AES-256-WRAP(-PAD), HMAC, HKDF and SHA-256 are needed under the demanded properties.",
+                meaning:
+                    "AES-256-GCM, AES-256-WRAP(-PAD), HMAC, HKDF and SHA-256 are needed under the demanded properties.",
                 remedy: "check LETHEFS_OPENSSL_PROPERTIES and openssl list -providers")
         }
     }
@@ -57,8 +63,10 @@ extension Failure {
         switch error.code {
         case .unknownVersion, .unknownFeature:
             self.init(
-                .unknownFormat, "the volume's \(error.object) (.lethefs/\(file)) has a format that this program does not know",
-                meaning: "A newer or older LetheFS wrote it. Nothing was changed.", remedy: "use the version that wrote it")
+                .unknownFormat,
+                "the volume's \(error.object) (.lethefs/\(file)) has a format that this program does not know",
+                meaning: "A newer or older LetheFS wrote it. Nothing was changed.",
+                remedy: "use the version that wrote it")
         default:
             self.init(
                 .notAuthentic, "the volume's \(error.object) (.lethefs/\(file)) is damaged: \(error.code.rawValue)",
@@ -89,13 +97,15 @@ extension Failure {
         let at = "\n  CMK: \(uri)\n  answer: \(error.detail)"
         let kept = "The data is intact, and cannot be read until the CMK answers."
         switch error.code {
-        case .invalidURI: self.init(.invalid, "not a root URI: \(error.detail)", remedy: "docs/COMMANDS.md has examples")
+        case .invalidURI:
+            self.init(.invalid, "not a root URI: \(error.detail)", remedy: "docs/COMMANDS.md has examples")
         case .moduleUnavailable:
             self.init(
                 .module, "the PKCS#11 module cannot be used\(at)", meaning: kept,
                 remedy: "install it, or correct module-path in the URI (--root)")
         case .tokenNotFound:
-            self.init(.keyNotFound, "the token is not there\(at)", meaning: kept, remedy: "plug it in, or correct --root")
+            self.init(
+                .keyNotFound, "the token is not there\(at)", meaning: kept, remedy: "plug it in, or correct --root")
         case .keyNotFound, .destroyed:
             self.init(
                 .keyNotFound, "the token holds no such CMK\(at)",
@@ -108,21 +118,36 @@ extension Failure {
                 .pin, "the token refuses the PIN\(at)", meaning: "It was tried once. " + kept,
                 remedy: "correct the file that pin-source names")
         case .pinLocked:
-            self.init(.pin, "the token's PIN is locked\(at)", meaning: kept, remedy: "unlock it with the security officer's PIN")
+            self.init(
+                .pin, "the token's PIN is locked\(at)", meaning: kept,
+                remedy: "unlock it with the security officer's PIN")
         case .pinUnavailable:
-            self.init(.pin, "there is no PIN for the token\(at)", meaning: kept, remedy: "add pin-source=FILE (mode 0600) to the URI")
+            self.init(
+                .pin, "there is no PIN for the token\(at)", meaning: kept,
+                remedy: "add pin-source=FILE (mode 0600) to the URI")
         case .disabled, .pendingDeletion:
             self.init(.keyRefused, "the CMK is switched off\(at)", meaning: kept, remedy: "enable it at its owner")
         case .denied:
-            self.init(.keyRefused, "the CMK's owner refuses\(at)", meaning: kept)
+            self.init(
+                .keyRefused, "the CMK's owner refuses\(at)", meaning: kept,
+                remedy: "have the owner permit encryption and decryption with it")
         case .notAuthentic:
             self.init(
                 .notAuthentic, "the CMK did not wrap this volume's KEK, or the keyring was changed\(at)",
-                meaning: "Nothing is served.", remedy: "name the right CMK with --root, or restore .lethefs from a backup")
+                meaning: "Nothing is served.",
+                remedy: "name the right CMK with --root, or restore .lethefs from a backup")
         case .throttled, .unreachable, .timedOut:
-            self.init(.rootUnreachable, "the CMK's owner cannot be reached\(at)", meaning: kept, remedy: "try again when it answers")
-        case .unsupported: self.init(.rootFailed, "the token cannot do this\(at)", meaning: kept)
-        case .failed: self.init(.rootFailed, "the token failed\(at)", meaning: kept)
+            self.init(
+                .rootUnreachable, "the CMK's owner cannot be reached\(at)", meaning: kept,
+                remedy: "try again when it answers")
+        case .unsupported:
+            self.init(
+                .rootFailed, "the token cannot do this\(at)", meaning: kept,
+                remedy: "name a key or a token that can: docs/COMMANDS.md says what is needed")
+        case .failed:
+            self.init(
+                .rootFailed, "the token failed\(at)", meaning: kept,
+                remedy: "its own tools or log may say more; then try again")
         }
     }
 }

@@ -68,7 +68,8 @@ struct InitCommand: ParsableCommand {
             } catch { throw Failure(error, lower: path) }
             try report(
                 Report(
-                    volume: "\(volume)", lower: path, cmks: cmks.map(\.uri), createdCMKs: created, embedded: root.isEmpty),
+                    volume: "\(volume)", lower: path, cmks: cmks.map(\.uri), createdCMKs: created,
+                    embedded: root.isEmpty),
                 host)
         }
     }
@@ -93,7 +94,8 @@ struct InitCommand: ParsableCommand {
         var lines = ["volume \(report.volume) made in \(report.lower)"]
         for uri in report.cmks { lines.append("  CMK  \(uri)") }
         if report.embedded {
-            lines.append("  The CMK's token is below \(host.embeddedTokens): keep a backup of it apart from the volume.")
+            lines.append(
+                "  The CMK's token is below \(host.embeddedTokens): keep a backup of it apart from the volume.")
         }
         lines.append("next: lethefs mount \(report.lower) MOUNTPOINT")
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
@@ -102,5 +104,7 @@ struct InitCommand: ParsableCommand {
 
 extension Roots {
     /// For messages.
-    static func withoutPIN(_ uri: String) -> String { (try? PKCS11URI(uri))?.identity ?? String(uri.prefix { $0 != "?" }) }
+    static func withoutPIN(_ uri: String) -> String {
+        (try? PKCS11URI(uri))?.identity ?? String(uri.prefix { $0 != "?" })
+    }
 }

@@ -11,18 +11,18 @@ struct Lethefs: ParsableCommand {
             data-encryption key (DEK) of its own, wrapped by a key-encryption key (KEK), which a customer master key (CMK) \
             inside an HSM or token wraps.
 
-              lethefs init /srv/cipher             make a volume; its CMK lives in an embedded SoftHSM2 token
-              lethefs mount /srv/cipher /srv/data  returns when the mount answers
+              lethefs init /srv/cipher              make a volume
+              lethefs mount /srv/cipher /srv/data   returns when the mount answers
               lethefs status /srv/data
               lethefs unmount /srv/data
 
-            A CMK in an HSM is named by a PKCS#11 URI (RFC 7512):
+            Without more words the CMK lives in a SoftHSM2 token of this host. One in an HSM is named by a PKCS#11 URI (RFC 7512):
 
               lethefs init /srv/cipher --root \\
-                'pkcs11:token=prod;object=lethefs-cmk?module-path=/usr/lib/libCryptoki2.so&pin-source=/etc/lethefs/pin'
+              'pkcs11:token=prod;object=cmk?module-path=/usr/lib/hsm.so&pin-source=/etc/pin'
 
             State of this host (trusted root URIs, embedded tokens, logs) lives in $LETHEFS_HOME: /var/lib/lethefs for root, \
-            the XDG data directory otherwise. Exit codes are listed in docs/COMMANDS.md.
+            the XDG data directory otherwise. docs/COMMANDS.md lists root URIs, exit codes and the fields of --json.
             """,
         version: "lethefs 0.1.0 (format 1)",
         subcommands: [

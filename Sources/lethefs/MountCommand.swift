@@ -11,7 +11,11 @@ struct MountCommand: ParsableCommand {
         abstract: "Mount a volume; returns when the mount answers.",
         discussion: """
             Options for -o, separated by commas: ro, allow_other (other users may use the mount; a plain user needs \
-            user_allow_other in /etc/fuse.conf), and mount(8)'s nosuid, nodev, noexec, noatime, with their opposites.
+            user_allow_other in /etc/fuse.conf), and mount(8)'s nosuid, nodev, noexec, noatime, with their opposites, sync \
+            and dirsync. nosuid and nodev hold unless their opposites are given.
+
+            Which CMK opens the volume is what this host remembers of `lethefs init` or of an earlier --root; what the lower \
+            directory itself names is not trusted.
 
             The daemon's log is below $LETHEFS_HOME/log; `lethefs status` names it.
             """)
@@ -22,7 +26,9 @@ struct MountCommand: ParsableCommand {
     var mountPoint: String
     @Option(name: .customShort("o"), help: ArgumentHelp("Mount options.", valueName: "opt,…"))
     var options: [String] = []
-    @Option(name: .long, help: ArgumentHelp("Trust this CMK URI for the volume; remembered on this host.", valueName: "uri"))
+    @Option(
+        name: .long, help: ArgumentHelp("Trust this CMK URI for the volume; remembered on this host.", valueName: "uri")
+    )
     var root: [String] = []
     @Flag(name: .long, help: "Stay in the foreground (for service managers); SIGTERM unmounts.")
     var foreground = false
@@ -59,7 +65,11 @@ struct MountRequest {
         "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "dirsync", "sync",
     ]
     /// What /etc/fstab and mount(8) add for themselves.
-    private static let ignored: Set<String> = ["rw", "defaults", "auto", "noauto", "user", "nouser", "users", "_netdev", "nofail"]
+    private static let ignored: Set<String> = [
+        "rw", "defaults", "auto", "noauto", "user", "nouser", "users", "group", "owner", "_netdev", "nofail",
+        "relatime",
+        "async",
+    ]
 
     init(lower: String, mountPoint: String, options: [String], roots: [String]) throws {
         self.lower = lower
@@ -73,7 +83,9 @@ struct MountRequest {
             case "default_permissions": break
             case _ where Self.passedOn.contains(option): extra.append(option)
             case _ where Self.ignored.contains(option) || option.hasPrefix("x-") || option.hasPrefix("comment="): break
-            default: throw Failure(.invalid, "unknown mount option \"\(option)\"", remedy: "lethefs mount --help")
+            default:
+                throw Failure(
+                    .invalid, "unknown mount option \"\(option)\"", remedy: "lethefs mount --help  lists them")
             }
         }
     }

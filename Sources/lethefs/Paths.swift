@@ -10,7 +10,9 @@ enum Paths {
             return String(cString: resolved)
         }
         let reason = linux_get_errno()
-        guard !mustExist, reason == ENOENT else { throw Failure(.invalid, "\(path): \(String(cString: strerror(reason)))") }
+        guard !mustExist, reason == ENOENT else {
+            throw Failure(.invalid, "\(path): \(String(cString: strerror(reason)))")
+        }
         var trimmed = path
         while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
         let parts = trimmed.split(separator: "/", omittingEmptySubsequences: true)
@@ -26,6 +28,11 @@ enum Paths {
 
     /// Checks a mount point: an empty directory that does not overlap with the lower one.
     static func checkMountPoint(_ mountPoint: String, lower: String) throws {
+        if MountTable.all().contains(where: { $0.mountPoint == mountPoint }) {
+            throw Failure(
+                .mountFailed, "a LetheFS volume is mounted on \(mountPoint) already", meaning: "It stays as it is.",
+                remedy: "lethefs status \(mountPoint)")
+        }
         if isInside(mountPoint, lower) {
             throw Failure(
                 .mountFailed, "the mount point \(mountPoint) lies inside the lower directory \(lower)",
@@ -38,12 +45,14 @@ enum Paths {
         }
         var info = stat()
         guard stat(mountPoint, &info) == 0, info.st_mode & mode_t(S_IFMT) == mode_t(S_IFDIR) else {
-            throw Failure(.mountFailed, "the mount point \(mountPoint) is not a directory", remedy: "mkdir \(mountPoint)")
+            throw Failure(
+                .mountFailed, "the mount point \(mountPoint) is not a directory", remedy: "mkdir \(mountPoint)")
         }
         let names = (try? FileManager.default.contentsOfDirectory(atPath: mountPoint)) ?? []
         if !names.isEmpty {
             throw Failure(
-                .mountFailed, "the mount point \(mountPoint) is not empty", meaning: "The mount would hide what is in it.",
+                .mountFailed, "the mount point \(mountPoint) is not empty",
+                meaning: "The mount would hide what is in it.",
                 remedy: "choose an empty directory")
         }
     }

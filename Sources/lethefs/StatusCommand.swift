@@ -29,7 +29,8 @@ struct StatusCommand: ParsableCommand {
             let records = host.runtime.records()
             guard let path else { return try list(records.compactMap { Self.status(host, $0) }) }
             if let mounted = try? MountTable.find(path) {
-                guard let record = records.last(where: { $0.mountPoint == mounted }), let status = Self.status(host, record)
+                guard let record = records.last(where: { $0.mountPoint == mounted }),
+                    let status = Self.status(host, record)
                 else {
                     throw Failure(
                         .notMounted, "the daemon of \(mounted) does not answer",
@@ -68,7 +69,8 @@ struct StatusCommand: ParsableCommand {
         if json { return try printJSON(mounts) }
         if mounts.isEmpty { return FileHandle.standardOutput.write("no volume is mounted here\n") }
         for mount in mounts {
-            FileHandle.standardOutput.write("\(mount.mountPoint)  \(mount.lower)  pid \(mount.pid)  volume \(mount.volume)\n")
+            FileHandle.standardOutput.write(
+                "\(mount.mountPoint)  \(mount.lower)  pid \(mount.pid)  volume \(mount.volume)\n")
         }
     }
 
@@ -82,7 +84,9 @@ struct StatusCommand: ParsableCommand {
             "transport    \(status.transport)",
             "memory       \(status.residentKiB) KiB resident, \(status.lockedKiB) KiB locked; \(status.knownInodes) inodes known",
         ]
-        if status.afterCrash { lines.append("note         a mount before this one ended in a crash; lethefs check verifies all files") }
+        if status.afterCrash {
+            lines.append("note         a mount before this one ended in a crash; lethefs check verifies all files")
+        }
         if status.damageEvents > 0 { lines.append("DAMAGE       \(status.damageEvents) times; see the log") }
         if let log = status.log { lines.append("log          \(log)") }
         lines += Self.lines(status.zones)

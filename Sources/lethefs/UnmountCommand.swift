@@ -15,8 +15,16 @@ struct UnmountCommand: ParsableCommand {
         try reporting {
             let path = try MountTable.find(mountPoint)
             let daemon = Host().runtime.records().last { $0.mountPoint == path }
+            let lower = MountTable.all().last { $0.mountPoint == path }?.source
             try detach(path)
-            if let daemon { try waitForEnd(daemon.pid) }
+            if let daemon {
+                try waitForEnd(of: "the daemon (pid \(daemon.pid))") {
+                    kill(daemon.pid, 0) == 0 || linux_get_errno() == EPERM
+                }
+            } else if let lower {
+                // Mounted under another LETHEFS_HOME: the lock says when the volume is closed.
+                try waitForEnd(of: "the daemon of \(lower)") { Self.isLocked(lower) }
+            }
         }
     }
 
@@ -48,16 +56,27 @@ struct UnmountCommand: ParsableCommand {
     }
 
     /// The daemon flushes the lower storage before it ends; that can take as long as the storage needs.
-    private func waitForEnd(_ pid: Int32) throws {
+    private func waitForEnd(of daemon: String, while isRunning: () -> Bool) throws {
         var waited = 0
-        while kill(pid, 0) == 0 || linux_get_errno() == EPERM {
+        while isRunning() {
             usleep(10_000)
             waited += 1
             if waited == 200 { FileHandle.standardError.write("lethefs: flushing the lower storage…\n") }
             if waited > 60_000 {
-                throw Failure(.storage, "the daemon (pid \(pid)) is still flushing after ten minutes")
+                throw Failure(
+                    .storage, "\(daemon) is still flushing after ten minutes",
+                    meaning: "The mount is gone; what was written is safe when the daemon ends.",
+                    remedy: "look whether the lower storage hangs")
             }
         }
+    }
+
+    /// Whether a daemon holds the volume. False, too, where we may not look.
+    private static func isLocked(_ lower: String) -> Bool {
+        let file = linux_open(lower + "/.lethefs/lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        return flock(file, LOCK_SH | LOCK_NB) != 0
     }
 }
 
@@ -95,7 +114,9 @@ enum MountTable {
         var bytes: [UInt8] = []
         var rest = Array(field.utf8)[...]
         while let byte = rest.popFirst() {
-            if byte == UInt8(ascii: "\\"), rest.count >= 3, let value = UInt8(String(decoding: rest.prefix(3), as: UTF8.self), radix: 8) {
+            if byte == UInt8(ascii: "\\"), rest.count >= 3,
+                let value = UInt8(String(decoding: rest.prefix(3), as: UTF8.self), radix: 8)
+            {
                 bytes.append(value)
                 rest = rest.dropFirst(3)
             } else {

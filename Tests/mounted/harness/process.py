@@ -26,6 +26,12 @@ def _describe(argv) -> str:
     return text if len(text) < 300 else text[:300] + "…"
 
 
+def _ends(text) -> str:
+    """The beginning and the end of what a program said: the error is in one of them."""
+    text = (text if isinstance(text, str) else repr(text or "")).strip()
+    return text if len(text) <= 1000 else f"{text[:400]}\n…\n{text[-600:]}"
+
+
 def _end(child):
     """Ends a process group for certain: what hangs in a dead mount is freed by aborting the connection."""
     for step in range(3):
@@ -51,8 +57,7 @@ def run(argv, limit=30, check=True, user=None, env=None, cwd=None, input=None, t
         _end(child)
         raise TimedOut(f"{_describe(argv)}: still running after {limit} s") from None
     if check and child.returncode != status:
-        tail = (err or "").strip()[-600:] or (out or "").strip()[-600:]
-        raise Failed(f"{_describe(argv)}: exit status {child.returncode}: {tail}")
+        raise Failed(f"{_describe(argv)}: exit status {child.returncode}: {_ends(err) or _ends(out)}")
     return subprocess.CompletedProcess(argv, child.returncode, out, err)
 
 
@@ -152,9 +157,20 @@ def alive(pid) -> bool:
     return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
+def _doing(pid) -> str:
+    """What a process waits for, as far as the kernel tells."""
+    told = []
+    for name in ("comm", "wchan", "syscall", "stack"):
+        try:
+            told.append(f"{name} {Path(f'/proc/{pid}/{name}').read_text().strip()}")
+        except OSError:
+            continue
+    return "; ".join(told)
+
+
 def wait_gone(pid, limit=10):
     deadline = time.monotonic() + limit
     while alive(pid):
         if time.monotonic() > deadline:
-            raise TimedOut(f"process {pid} is still there after {limit} s")
+            raise TimedOut(f"process {pid} is still there after {limit} s: {_doing(pid)}")
         time.sleep(0.02)

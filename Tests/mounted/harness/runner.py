@@ -106,7 +106,7 @@ def _follow(cases, reading, tally):
     while True:
         left = started + limits.get(current, STEP_SECONDS) - time.monotonic()
         if left <= 0 or not select.select([reading], [], [], left)[0]:
-            tally.note(current, time.monotonic() - started, "still running at its limit")
+            tally.note(current or f"{cases[0].module}.clean_up", time.monotonic() - started, "still running at its limit")
             finished.add(current)
             return finished if current in limits else set(limits), True
         data = os.read(reading, 65536)
