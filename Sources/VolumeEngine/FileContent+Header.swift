@@ -101,7 +101,6 @@ extension FileContent {
         invocationsLeft = 0
         try storeHeader()
         if !lengthTellsSize || isDoubtful { try setLowerLength() }
-        if isDoubtful { try zeroTail() }
         tailIsDoubtful = false
         stage = .closed
         // The program's times, not those of this bookkeeping.

@@ -13,40 +13,52 @@ extension FileContent {
 
     func truncateLocked(to newSize: UInt64) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
-        let (pages, newPages) = (Geometry.pageCount(forSize: size), Geometry.pageCount(forSize: newSize))
-        if newPages > pages { markSparse() }
         _ = try prepareHeader(sealing: 1, inPlace: false)
-        if newSize < size { try cutLastPage(at: newSize) }
         edge.forget()
+        if newSize < size { try shrink(to: newSize) } else { try grow(to: newSize) }
+        // A last page that is a hole tells no size after a crash: then the header does.
+        header.size = size
+        header.generation += 1
+        try storeHeader()
+    }
+
+    private func grow(to newSize: UInt64) throws(Errno) {
+        if Geometry.pageCount(forSize: newSize) > Geometry.pageCount(forSize: size) { markSparse() }
         // Also for an unchanged size: the lower file gets its times from this.
         try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: newSize))
         size = newSize
         lengthTellsSize = true
-        if newSize == 0 { header.flags.remove(.sparse) }
-        if newPages < pages {
-            // The first bytes of a page that fell away are in the tail now.
-            tailIsDoubtful = true
-            try zeroTail()
-            tailIsDoubtful = false
-        }
     }
 
-    /// Lets the lower length tell `size`.
+    /// Pages that fall away go first, then the last page is cut, then the lower length tells the size: whatever fails in
+    /// between, or is lost in a crash, the file is between old and new, and each page is whole.
+    private func shrink(to newSize: UInt64) throws(Errno) {
+        let newPages = Geometry.pageCount(forSize: newSize)
+        guard newPages > 0 else {
+            try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: 0))
+            header.flags.remove(.sparse)
+            size = 0
+            lengthTellsSize = true
+            return
+        }
+        if newPages < Geometry.pageCount(forSize: size) {
+            try Lower.truncate(descriptor, to: newPages * UInt64(Geometry.pageSize))
+            let last = PageIndex(rawValue: newPages - 1)
+            size = Geometry.plainStart(of: last) + UInt64(Geometry.capacity(of: last))
+            lengthTellsSize = false
+        }
+        try cutLastPage(at: newSize)
+        size = newSize
+        try setLowerLength()
+    }
+
+    /// Lets the lower length tell `size`. Its tail is a hole: what lay behind the last page is cut off first.
     func setLowerLength() throws(Errno) {
+        let pages = Geometry.pageCount(forSize: size)
+        if pages > 0 { try Lower.truncate(descriptor, to: pages * UInt64(Geometry.pageSize)) }
+        lengthTellsSize = false
         try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
         lengthTellsSize = true
-    }
-
-    /// Overwrites what lies behind the last page, where the lower length tells the size. It is a part of the next page's place,
-    /// and must read as zeros: the file may grow over it without writing it.
-    func zeroTail() throws(Errno) {
-        guard size > 0 else { return }
-        let start = Geometry.pageCount(forSize: size) * UInt64(Geometry.pageSize)
-        let zeros = [UInt8](repeating: 0, count: Int(Geometry.lowerLength(forSize: size) - start))
-        try zeros.withUnsafeBufferPointer { (zeros) throws(Errno) in
-            guard let bytes = zeros.baseAddress else { return }
-            try Lower.write(descriptor, from: bytes, count: zeros.count, at: start)
-        }
     }
 
     /// Takes away what may lie behind the end, in the last page and after it. The caller holds `lock`.
@@ -57,7 +69,6 @@ extension FileContent {
             // A last page that cannot be read stays as it is.
             do throws(Errno) { try cutLastPage(at: size) } catch { guard error == .io else { throw error } }
             try setLowerLength()
-            try zeroTail()
         } catch {
             tailIsDoubtful = true
             throw error

@@ -86,24 +86,38 @@ extension Volume {
         return keys
     }
 
-    /// The size of a file that was not closed: what the lower length says, or the last page's leader, whichever is more.
+    /// The size of a file that was not closed (FORMAT §9): what the lower length says, or the last page's leader, whichever is
+    /// more. Where the length says nothing, empty pages at the end were never flushed, and do not count, unless the header
+    /// knows of them.
     private func recoverSize(
         _ loaded: LoadedFile, _ inode: Inode, _ descriptor: Descriptor, _ length: UInt64
     ) throws(Errno) -> UInt64 {
         let pages = length / UInt64(Geometry.pageSize)
         guard pages > 0 else { return 0 }
         let last = PageIndex(rawValue: pages - 1)
-        let capacity = Geometry.capacity(of: last)
-        let told = min(Int(length % UInt64(Geometry.pageSize)), capacity)
-        let offset = Geometry.leaderOffset(of: last) + UInt64(PageLeader.versionOffset)
-        let leader = try Lower.readValue(descriptor, at: offset, initial: UInt32(0))
-        // The leader is authenticated when the page is read; until then it decides nothing but where the file ends.
-        let used = min(PageLeader(versionAndLength: UInt32(littleEndian: leader)).usedLength, capacity)
-        if leader == 0, told == 0 {
-            let start = Geometry.plainStart(of: last)
-            return loaded.header.size > start && loaded.header.size <= start + UInt64(capacity)
-                ? loaded.header.size : start + UInt64(capacity)
+        let told = min(Int(length % UInt64(Geometry.pageSize)), Geometry.capacity(of: last))
+        let start = Geometry.plainStart(of: last)
+        if told > 0 { return start + UInt64(max(told, try usedLength(of: last, descriptor))) }
+        let known = min(loaded.header.size, start + UInt64(Geometry.capacity(of: last)))
+        let knownPages = Geometry.pageCount(forSize: known)
+        var page = last
+        while page.rawValue + 1 > knownPages {
+            let used = try usedLength(of: page, descriptor)
+            if used > 0 { return max(known, Geometry.plainStart(of: page) + UInt64(used)) }
+            if page.rawValue == 0 { break }
+            page = PageIndex(rawValue: page.rawValue - 1)
         }
-        return Geometry.plainStart(of: last) + UInt64(max(told, used))
+        guard knownPages > 0 else { return known }
+        // The header's last page may have been written to, or not.
+        let used = try usedLength(of: page, descriptor)
+        return max(known, used > 0 ? Geometry.plainStart(of: page) + UInt64(used) : 0)
+    }
+
+    /// Payload bytes that a page's leader says are in use; 0 for a hole. The leader is authenticated when the page is read; until
+    /// then it decides nothing but where the file ends.
+    private func usedLength(of page: PageIndex, _ descriptor: Descriptor) throws(Errno) -> Int {
+        let offset = Geometry.leaderOffset(of: page) + UInt64(PageLeader.versionOffset)
+        let leader = try Lower.readValue(descriptor, at: offset, initial: UInt32(0))
+        return min(PageLeader(versionAndLength: UInt32(littleEndian: leader)).usedLength, Geometry.capacity(of: page))
     }
 }

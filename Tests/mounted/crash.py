@@ -9,6 +9,10 @@ from harness import equal, full_run, on_volume
 ROUNDS = 12 if full_run() else 3
 
 
+# Lines that say what is about to be done; all others acknowledge.
+BEGINNINGS = ("write", "cut")
+
+
 class Journal:
     """What a writer did, told in a file outside the mount: begun and acknowledged operations."""
 
@@ -16,12 +20,15 @@ class Journal:
         self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
     def say(self, *words):
-        os.write(self.file, (" ".join(map(str, words)) + "\n").encode())
+        os.write(self.file, (" ".join(map(str, (time.monotonic(), *words))) + "\n").encode())
 
-    def lines(self):
+    def lines(self, until=None):
+        """What was said; of what was acknowledged, only what was so before the time `until`."""
         with os.fdopen(self.file, "rb") as file:
             file.seek(0)
-            return [line.split() for line in file.read().decode().splitlines()]
+            lines = [line.split() for line in file.read().decode().splitlines()]
+        late = [until is not None and float(line[0]) > until for line in lines]
+        return [line[1:] for line, is_late in zip(lines, late) if line[1] in BEGINNINGS or not is_late]
 
 
 def data_of(seed, length):
@@ -83,14 +90,13 @@ def run_writers(volume, seconds, seed):
 
 
 def replay(lines):
-    """(model, the operation that was under way or None) of one written file."""
-    model, pending = bytearray(), None
+    """(model, the operations that were under way) of one written file."""
+    model, pending = bytearray(), []
     for kind, _, step, *rest in lines:
         if kind == "done":
-            apply(model, pending)
-            pending = None
+            apply(model, pending.pop(0))
         else:
-            pending = (kind, int(rest[0]), int(rest[1]), rest[2])
+            pending.append((kind, int(rest[0]), int(rest[1]), rest[2]))
     return model, pending
 
 
@@ -105,16 +111,16 @@ def apply(model, operation):
 
 
 def verify(path, lines):
-    """Each byte is as acknowledged, or, within the operation under way, as before or after it."""
+    """Each byte is as acknowledged, or as some of the operations under way left it."""
     before, pending = replay(lines)
-    after = bytearray(before)
-    if pending:
-        apply(after, pending)
-    got = path.read_bytes()
-    assert min(len(before), len(after)) <= len(got) <= max(len(before), len(after)), (
-        f"{path.name}: {len(got)} bytes, want {len(before)} or {len(after)}")
+    models = [before]
+    for operation in pending:
+        models.append(bytearray(models[-1]))
+        apply(models[-1], operation)
+    got, sizes = path.read_bytes(), [len(model) for model in models]
+    assert min(sizes) <= len(got) <= max(sizes), f"{path.name}: {len(got)} bytes, want one of {sizes}"
     for at, value in enumerate(got):
-        allowed = {model[at] if at < len(model) else 0 for model in (before, after)}
+        allowed = {model[at] if at < len(model) else 0 for model in models}
         assert value in allowed | ({0} if at >= len(before) else set()), f"{path.name}: byte {at} of {len(got)} is wrong"
 
 

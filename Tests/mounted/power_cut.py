@@ -1,6 +1,8 @@
 """Power cut under the lower ext4 while programs write: what was acknowledged by fsync is there, and never an error.
 
-The journals lie on another file system, so they tell everything that was acknowledged before the cut.
+The journals lie on another file system, so they tell everything that was acknowledged before the cut. What is acknowledged
+during the cut does not count: a flush that is under way when ext4 is shut down may return 0 for nothing (two of 280 files
+written on ext4 alone had lost such a last flush).
 """
 
 import os
@@ -34,6 +36,18 @@ def tree_until_killed(top, journal, seed, name):
 WRITERS = (write_until_killed, write_until_killed, create_until_killed, tree_until_killed)
 
 
+def compare(top, turn, told):
+    for number in (0, 1):
+        verify(top / f"w{turn}.{number}", told[number])
+    for lines in told[2:]:
+        for _, name, seed, length in lines:
+            equal((top / name).read_bytes(), data_of(seed, int(length)), name)
+
+
+def log_of(volume):
+    return "".join(path.read_text() for path in volume.home.glob("log/*"))
+
+
 @on_volume(limit=1200, needs=["daemon"])
 def power_cut(volume):
     disk = SmallDisk(volume, mebibytes=256)
@@ -53,17 +67,17 @@ def power_cut(volume):
             journals.append(journal)
             children.append(pid)
         time.sleep(0.2 + chance.random() * 1.5)
+        moment = time.monotonic()
         disk.cut_power()
         volume.kill(children)
         disk.remove()
         disk.mount()
-        told = [journal.lines() for journal in journals]
+        told = [journal.lines(until=moment) for journal in journals]
         assert all(told), "a writer did nothing"
         volume.mount()
-        for number in (0, 1):
-            verify(volume.mountpoint / f"w{turn}.{number}", told[number])
-        for lines in told[2:]:
-            for _, name, seed, length in lines:
-                equal((volume.mountpoint / name).read_bytes(), data_of(seed, int(length)), name)
+        try:
+            compare(volume.mountpoint, turn, told)
+        except OSError as error:
+            raise AssertionError(f"turn {turn}: {error}; the log: {log_of(volume)[-1500:]}") from error
     volume.unmount().check()
     disk.remove()

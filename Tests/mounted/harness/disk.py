@@ -17,7 +17,7 @@ class SmallDisk:
         self.volume, self.image = volume, volume.root / "image"
         with open(self.image, "wb") as file:
             file.truncate(mebibytes << 20)
-        run(["mkfs.ext4", "-q", "-F", "-m", "0", "-I", "256", self.image])
+        run(["mkfs.ext4", "-q", "-F", "-m", "0", "-I", "256", "-b", "4096", self.image])
         run(["mount", "-o", "loop", self.image, volume.lower])
         os.rmdir(volume.lower / "lost+found")
 
