@@ -45,6 +45,20 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        .target(
+            name: "TestSupport", dependencies: ["Ciphers", "KeyManagement", "VolumeEngine"],
+            path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(name: "SecretsTests", dependencies: ["Secrets"], swiftSettings: strict),
+        .testTarget(
+            name: "CiphersTests", dependencies: ["Ciphers", "TestSupport"], resources: [.copy("Vectors")],
+            swiftSettings: strict),
+        .testTarget(
+            name: "VolumeFormatTests", dependencies: ["VolumeFormat", "TestSupport"], resources: [.copy("Golden")],
+            swiftSettings: strict),
+        .testTarget(name: "StorageTests", dependencies: ["Storage", "TestSupport", "CLinux"], swiftSettings: strict),
+        .testTarget(name: "KeyManagementTests", dependencies: ["KeyManagement", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )

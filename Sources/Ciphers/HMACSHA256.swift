@@ -20,7 +20,8 @@ package enum HMACSHA256 {
         }
     }
 
-    static func code(
+    /// The general form, for any key length; the vectors run through it.
+    package static func code(
         keyBytes: UnsafeRawBufferPointer, message: UnsafeRawBufferPointer
     ) throws(CipherError) -> [UInt8] {
         let algorithms = try Algorithms.required()

@@ -1,3 +1,4 @@
+import CLinux
 import Synchronization
 
 /// The calls that the lower storage can fail; the names are the system calls'.
@@ -7,7 +8,7 @@ package enum LowerCall: String, Sendable, CaseIterable {
     case removexattr, statvfs, syncfs
 }
 
-/// The seam through which tests make the Nth lower call fail. Costs one relaxed load where it is not armed.
+/// The seam through which tests make a thread's Nth lower call fail. Costs one relaxed load where it is not armed.
 package enum FaultInjection {
     /// What a failing call does instead.
     package enum Fault: Sendable, Equatable {
@@ -24,42 +25,45 @@ package enum FaultInjection {
         var seen = 0
     }
 
-    private static let armed = Atomic<Bool>(false)
-    private static let plan = Mutex<Plan?>(nil)
+    private static let armed = Atomic<Int>(0)
+    // By thread: tests that run side by side do not meet each other's faults.
+    private static let plans = Mutex<[UInt: Plan]>([:])
 
-    /// Makes the `nth` call (from 1) among `calls` fail; with `repeats`, all after it too.
+    /// Makes the `nth` call (from 1) among `calls` on this thread fail; with `repeats`, all after it too.
     package static func arm(nth: Int, of calls: Set<LowerCall>, fault: Fault, repeats: Bool = false) {
-        plan.withLock { $0 = Plan(countdown: nth, calls: calls, fault: fault, repeats: repeats) }
-        armed.store(true, ordering: .releasing)
-    }
-
-    /// Back to normal. Returns how many matching calls were seen.
-    @discardableResult
-    package static func disarm() -> Int {
-        armed.store(false, ordering: .releasing)
-        return plan.withLock { plan in
-            defer { plan = nil }
-            return plan?.seen ?? 0
+        plans.withLock { plans in
+            plans[thread] = Plan(countdown: nth, calls: calls, fault: fault, repeats: repeats)
+            armed.store(plans.count, ordering: .releasing)
         }
     }
+
+    /// Back to normal on this thread. Returns how many matching calls were seen.
+    @discardableResult
+    package static func disarm() -> Int {
+        plans.withLock { plans in
+            let seen = plans.removeValue(forKey: thread)?.seen ?? 0
+            armed.store(plans.count, ordering: .releasing)
+            return seen
+        }
+    }
+
+    private static var thread: UInt { UInt(pthread_self()) }
 
     /// Throws the planned errno, or says that the transfer is to be short.
     @inline(__always)
     static func check(_ call: LowerCall) throws(Errno) -> Bool {
-        guard armed.load(ordering: .relaxed) else { return false }
+        guard armed.load(ordering: .relaxed) > 0 else { return false }
         return try fire(call)
     }
 
     @inline(never)
     private static func fire(_ call: LowerCall) throws(Errno) -> Bool {
-        let fault: Fault? = plan.withLock { plan in
-            guard plan?.calls.contains(call) == true else { return nil }
-            plan?.seen += 1
-            plan?.countdown -= 1
-            guard let current = plan, current.countdown == 0 || (current.repeats && current.countdown < 0) else {
-                return nil
-            }
-            return current.fault
+        let fault: Fault? = plans.withLock { plans in
+            guard var plan = plans[thread], plan.calls.contains(call) else { return nil }
+            plan.seen += 1
+            plan.countdown -= 1
+            plans[thread] = plan
+            return plan.countdown == 0 || (plan.repeats && plan.countdown < 0) ? plan.fault : nil
         }
         switch fault {
         case .errno(let errno): throw errno

@@ -14,11 +14,14 @@ extension FileContent {
     /// Returns true when a header must still be stored and the caller writes page 0 anyway (`inPlace`): both then go in one
     /// write, and the caller sets `stage`.
     func prepareHeader(sealing pages: Int, inPlace: Bool) throws(Errno) -> Bool {
+        if tailIsDoubtful { try clearTail() }
         if stage == .open, invocationsLeft >= UInt64(pages) { return false }
         if invocationsLeft < UInt64(pages) {
             if header.slots[header.currentIndex].invocationBound >= Self.invocationLimit { try replaceDEK() }
             header.slots[header.currentIndex].invocationBound += Self.invocationLease
             invocationsLeft += Self.invocationLease
+            // Until the new bound is stored, whoever comes next has to store it.
+            if stage == .open { stage = .closed }
         }
         header.state = .open
         header.generation += 1
@@ -84,7 +87,9 @@ extension FileContent {
         guard isWritable, stage != .closed else { return }
         let info = try Lower.stat(descriptor)
         guard info.st_nlink > 0 else { return }
-        if stage == .doubtful, try hasHoles() { header.flags.insert(.sparse) }
+        let isDoubtful = stage == .doubtful
+        if isDoubtful, try hasHoles() { header.flags.insert(.sparse) }
+        if !isDoubtful, tailIsDoubtful { try clearTail() }
         header.state = .closed
         header.size = size
         header.generation += 1
@@ -93,10 +98,9 @@ extension FileContent {
         header.slots[header.currentIndex].invocationBound -= invocationsLeft
         invocationsLeft = 0
         try storeHeader()
-        if !lengthTellsSize || stage == .doubtful {
-            try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
-            lengthTellsSize = true
-        }
+        if !lengthTellsSize || isDoubtful { try setLowerLength() }
+        if isDoubtful { try zeroTail() }
+        tailIsDoubtful = false
         stage = .closed
         // The program's times, not those of this bookkeeping.
         try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)

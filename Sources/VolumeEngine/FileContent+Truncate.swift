@@ -14,25 +14,57 @@ extension FileContent {
     func truncateLocked(to newSize: UInt64) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
         _ = try prepareHeader(sealing: 1, inPlace: false)
+        let (pages, newPages) = (Geometry.pageCount(forSize: size), Geometry.pageCount(forSize: newSize))
         if newSize < size {
             try cutLastPage(at: newSize)
             if newSize == 0 { header.flags.remove(.sparse) }
-        } else if Geometry.pageCount(forSize: newSize) > Geometry.pageCount(forSize: size) {
+        } else if newPages > pages {
             markSparse()
         }
-        // Also for an unchanged size: the lower file gets its times from this.
-        try setLowerLength(forSize: newSize)
-        size = newSize
         edge.forget()
+        // Also for an unchanged size: the lower file gets its times from this.
+        try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: newSize))
+        size = newSize
+        lengthTellsSize = true
+        if newPages < pages {
+            // The first bytes of a page that fell away are in the tail now.
+            tailIsDoubtful = true
+            try zeroTail()
+            tailIsDoubtful = false
+        }
     }
 
-    /// Lets the lower length tell `newSize`. Its tail must be a hole: pages that fall away go first, or the first bytes of one
-    /// of them would be left in the tail.
-    func setLowerLength(forSize newSize: UInt64) throws(Errno) {
-        let pages = Geometry.pageCount(forSize: newSize)
-        if pages > 0, pages < Geometry.pageCount(forSize: size) { try Lower.truncate(descriptor, to: pages * UInt64(Geometry.pageSize)) }
-        try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: newSize))
+    /// Lets the lower length tell `size`.
+    func setLowerLength() throws(Errno) {
+        try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
         lengthTellsSize = true
+    }
+
+    /// Overwrites what lies behind the last page, where the lower length tells the size. It is a part of the next page's place,
+    /// and must read as zeros: the file may grow over it without writing it.
+    func zeroTail() throws(Errno) {
+        guard size > 0 else { return }
+        let start = Geometry.pageCount(forSize: size) * UInt64(Geometry.pageSize)
+        let zeros = [UInt8](repeating: 0, count: Int(Geometry.lowerLength(forSize: size) - start))
+        try zeros.withUnsafeBufferPointer { (zeros) throws(Errno) in
+            guard let bytes = zeros.baseAddress else { return }
+            try Lower.write(descriptor, from: bytes, count: zeros.count, at: start)
+        }
+    }
+
+    /// Takes away what may lie behind the end, in the last page and after it. The caller holds `lock`.
+    func clearTail() throws(Errno) {
+        tailIsDoubtful = false
+        do throws(Errno) {
+            guard stage != .unwritten else { return try Lower.truncate(descriptor, to: 0) }
+            // A last page that cannot be read stays as it is.
+            do throws(Errno) { try cutLastPage(at: size) } catch { guard error == .io else { throw error } }
+            try setLowerLength()
+            try zeroTail()
+        } catch {
+            tailIsDoubtful = true
+            throw error
+        }
     }
 
     /// Makes the bytes after `end` zero in the page that holds the byte before it: they must not come back when the file grows.

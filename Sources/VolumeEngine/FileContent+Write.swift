@@ -137,13 +137,8 @@ extension FileContent {
 
     /// A lower write that failed may have left part of itself behind the end, or new bytes after the old end in the last page.
     private func undoFailedWrite() {
-        do throws(Errno) {
-            guard stage != .unwritten else { return try Lower.truncate(descriptor, to: 0) }
-            try cutLastPage(at: size)
-            let pages = Geometry.pageCount(forSize: size)
-            if pages > 0 { try Lower.truncate(descriptor, to: pages * UInt64(Geometry.pageSize)) }
-            try setLowerLength(forSize: size)
-        } catch { volume.markDirty() }
+        tailIsDoubtful = true
+        do throws(Errno) { try clearTail() } catch { volume.markDirty() }
     }
 }
 

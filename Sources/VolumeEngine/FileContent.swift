@@ -26,6 +26,8 @@ package final class FileContent: @unchecked Sendable {
     var stage: HeaderStage
     /// The lower length carries the size. Otherwise it is a whole number of pages, and the last page's leader carries it.
     var lengthTellsSize: Bool
+    /// Something may lie behind the end, left by a crash or by a call that failed: it goes before anything else changes.
+    var tailIsDoubtful = false
     /// Pages that may still be sealed under the stored invocation bound.
     var invocationsLeft: UInt64 = 0
     /// Plaintext of the page that the last write ended in: an append need not read it back.
@@ -88,6 +90,7 @@ package final class FileContent: @unchecked Sendable {
         keys = loaded.keys
         holesAllowed = loaded.holesAllowed
         stage = loaded.isDoubtful ? .doubtful : .closed
+        tailIsDoubtful = loaded.isDoubtful
         lengthTellsSize = loaded.lengthTellsSize
         size = loaded.size
     }

@@ -20,7 +20,7 @@ package enum Geometry {
     package static let firstPayload = pageSize - headerSize - leaderSize
     /// Payload bytes of every other page.
     package static let payload = pageSize - leaderSize
-    /// Largest plaintext size: the lower length stays within a signed 64-bit offset.
+    /// Largest plaintext size: its lower length stays within a signed 64-bit offset.
     package static let maximumSize: UInt64 = 1 << 62
 
     /// The page that holds plaintext offset `offset`.
@@ -70,7 +70,7 @@ package enum Geometry {
         if lowerLength == UInt64(headerSize) { return .size(0) }
         let pages = lowerLength / UInt64(pageSize)
         let used = lowerLength % UInt64(pageSize)
-        guard pages > 0, lowerLength <= maximumSize else { return .invalid }
+        guard pages > 0, lowerLength <= Self.lowerLength(forSize: maximumSize) else { return .invalid }
         if used == 0 { return .lastPageDecides(pages: pages) }
         let last = PageIndex(rawValue: pages - 1)
         return used <= UInt64(capacity(of: last)) ? .size(plainStart(of: last) + used) : .invalid

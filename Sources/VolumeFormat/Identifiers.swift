@@ -24,6 +24,8 @@ package struct UniqueID: Hashable, Sendable, CustomStringConvertible {
             let low = UInt64(digits.suffix(16), radix: 16)
         else { return nil }
         self.init(high: high, low: low)
+        // Dashes elsewhere, or a sign before the digits.
+        guard description == text.lowercased() else { return nil }
     }
 
     private static func hex(_ value: UInt64) -> String {

@@ -22,7 +22,9 @@ def refused(volume, *words, limit=30):
     assert 0 < answer.returncode < 126, f"{what}: ended by signal or exit status {answer.returncode}: {message[-300:]}"
     assert message, f"{what}: exit status {answer.returncode} and no message"
     assert not CRASH.search(message), f"{what}: {message[:400]}"
-    assert len(message.splitlines()) <= 8 and len(message) < 1500, f"{what}: a message of {len(message)} characters"
+    lines = [line for line in message.splitlines() if line.strip()]
+    assert len(lines) == len(set(lines)), f"{what}: the message comes twice: {message}"
+    assert len(lines) <= 8 and len(message) < 1500, f"{what}: a message of {len(message)} characters"
     assert not is_mounted(volume.mountpoint), f"{what}: failed, and something is mounted"
     return message
 

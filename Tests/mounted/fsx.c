@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,7 @@ static long long maximum = 3 << 20;
 static int excluded[KINDS];
 static const char *directory, *models;
 static unsigned char *shared_model;
+static _Thread_local struct worker *current;
 
 static unsigned long long draw(struct worker *w) {
     w->random ^= w->random << 13;
@@ -251,8 +253,14 @@ static void operate_on_region(struct worker *w) {
     }
 }
 
+/* A mapped page that cannot be read or written. The process ends here, so stdio in a handler does no harm. */
+static void bus_error(int number) {
+    (void)number;
+    fail(current, "SIGBUS in a mapping");
+}
+
 static void *work(void *argument) {
-    struct worker *w = argument;
+    struct worker *w = current = argument;
     if (!(w->buffer = malloc(maximum + 8))) fail(w, "no memory");
     open_file(w, O_CREAT);
     while (w->done < operations) regions ? operate_on_region(w) : operate(w);
@@ -302,6 +310,7 @@ int main(int count, char **arguments) {
         }
     }
     if (optind != count - 1 || !threads) return 2;
+    signal(SIGBUS, bus_error);
     directory = arguments[optind];
     struct worker *workers = calloc(threads, sizeof *workers);
     if (regions) {

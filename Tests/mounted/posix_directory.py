@@ -7,7 +7,7 @@ import shutil
 from harness import equal, full_run, on_mount, raises
 from harness.syscalls import Directory
 
-MANY = 20_000
+MANY = 20_000 if full_run() else 4_000
 
 
 def fill(d, count):
@@ -35,8 +35,7 @@ def many_entries_complete_and_once(d):
 @on_mount(limit=120)
 def listing_while_deleting(d):
     """What rm -r does: entries that are not deleted meanwhile are all seen, none twice."""
-    count = MANY if full_run() else 5_000
-    want = fill(d, count)
+    want = fill(d, MANY)
     seen = []
     with Directory(d) as stream:
         while (name := stream.read()) is not None:
@@ -52,12 +51,13 @@ def listing_while_deleting(d):
 
 @on_mount(limit=60)
 def listing_while_creating(d):
-    want = fill(d, 3_000)
+    count = MANY // 4
+    want = fill(d, count)
     seen = []
     with os.scandir(d) as entries:
         for number, entry in enumerate(entries):
             seen.append(entry.name)
-            if number < 2_000 and number % 10 == 0:
+            if number < count // 2 and number % 10 == 0:
                 (d / f"new {number}").touch()
     assert want <= set(seen), f"{len(want - set(seen))} entries were not seen"
     equal(len(seen), len(set(seen)), "names seen once")

@@ -25,7 +25,7 @@ def write_files(top, count, seed):
 
 @on_mount(limit=300)
 def life_of_a_repository(d):
-    count = 3_000 if full_run() else 600
+    count = 3_000 if full_run() else 300
     here = d / "repository"
     here.mkdir()
     git(here, "init")

@@ -11,10 +11,10 @@ STRIDE = 1 if full_run() else 23
 
 
 def volume_files(volume):
-    """Files that a mount trusts. The audit log has a check of its own; empty files have nothing to change."""
+    """Files that a mount trusts. The audit log has a check of its own; the lock says only who holds it."""
     top = volume.lower / ".lethefs"
-    found = [path for path in sorted(top.rglob("*")) if path.is_file() and not path.is_symlink() and path.stat().st_size]
-    files = [path for path in found if "audit" not in str(path.relative_to(top))]
+    found = [path for path in sorted(top.rglob("*")) if not path.is_symlink() and path.is_file() and path.stat().st_size]
+    files = [path for path in found if "audit" not in str(path.relative_to(top)) and path.name != "lock"]
     assert any(path.name == "volume" for path in files), found
     return files
 
@@ -62,15 +62,15 @@ def volume_files_cut_extended_or_missing(volume):
 
 @on_volume(limit=120, needs=["lethefs"])
 def newer_version_and_unknown_feature(volume):
-    """The message names the version or the feature: the remedy is a newer program, not a repair."""
+    """The message says that a newer program is due: nothing is damaged, and nothing is to be repaired."""
     made(volume)
     file = volume.lower / ".lethefs/volume"
     whole = file.read_bytes()
     flip(file, VOLUME_VERSION, 2)
-    assert "version" in refused(volume, "mount", volume.lower, volume.mountpoint).lower()
+    assert "newer" in refused(volume, "mount", volume.lower, volume.mountpoint).lower()
     file.write_bytes(whole)
     flip(file, VOLUME_FEATURES, 1)
-    assert "feature" in refused(volume, "mount", volume.lower, volume.mountpoint).lower()
+    assert "newer" in refused(volume, "mount", volume.lower, volume.mountpoint).lower()
     file.write_bytes(whole)
     volume.mount().unmount()
 

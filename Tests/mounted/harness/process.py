@@ -26,6 +26,12 @@ def _describe(argv) -> str:
     return text if len(text) < 300 else text[:300] + "…"
 
 
+def _ends(text) -> str:
+    """The beginning and the end of what a program said: the error is in one of them."""
+    text = (text if isinstance(text, str) else repr(text or "")).strip()
+    return text if len(text) <= 1000 else f"{text[:400]}\n…\n{text[-600:]}"
+
+
 def _end(child):
     """Ends a process group for certain: what hangs in a dead mount is freed by aborting the connection."""
     for step in range(3):
@@ -51,8 +57,7 @@ def run(argv, limit=30, check=True, user=None, env=None, cwd=None, input=None, t
         _end(child)
         raise TimedOut(f"{_describe(argv)}: still running after {limit} s") from None
     if check and child.returncode != status:
-        tail = (err or "").strip()[-600:] or (out or "").strip()[-600:]
-        raise Failed(f"{_describe(argv)}: exit status {child.returncode}: {tail}")
+        raise Failed(f"{_describe(argv)}: exit status {child.returncode}: {_ends(err) or _ends(out)}")
     return subprocess.CompletedProcess(argv, child.returncode, out, err)
 
 

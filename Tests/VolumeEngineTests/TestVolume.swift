@@ -1,0 +1,105 @@
+import CLinux
+import KeyManagement
+import Storage
+import Synchronization
+import TestSupport
+import VolumeEngine
+import VolumeFormat
+
+/// A volume in a directory of the test's own, mounted without FUSE.
+final class TestVolume {
+    let temporary: TemporaryDirectory
+    let cmk: InMemoryCMK
+    private(set) var lower: String
+    private var held: VolumeMount?
+    let observer = VolumeCheck.Observer()
+    private let damages = DamageLog()
+    private var crashes = 0
+    static let root = Credentials(uid: 0, gid: 0)
+
+    private final class DamageLog: Sendable {
+        let seen = Mutex<[Damage]>([])
+    }
+
+    var mount: VolumeMount {
+        guard let held else { preconditionFailure("not mounted") }
+        return held
+    }
+    var volume: Volume { mount.volume }
+    var top: Inode { volume.rootInode }
+    var unlocking: KeyringUnlocking { KeyringUnlocking(resolve: resolver([cmk])) }
+
+    /// A new volume.
+    init(inMemory: Bool = false) throws {
+        temporary = try TemporaryDirectory(inMemory: inMemory)
+        cmk = try InMemoryCMK()
+        lower = temporary["lower"]
+        try VolumeCreation.prepare(lower)
+        let unlocking = KeyringUnlocking(resolve: resolver([cmk]))
+        try VolumeCreation.create(
+            lower, volume: UniqueID(high: 1, low: 2), cmks: [cmk], policy: .anyOf, unlocking: unlocking)
+        held = try Self.mount(lower, unlocking, observer, damages)
+    }
+
+    /// Mounts a lower tree that is there already, and is another one's to remove.
+    init(lower: String, in temporary: TemporaryDirectory, cmk: InMemoryCMK) throws {
+        self.temporary = temporary
+        self.cmk = cmk
+        self.lower = lower
+        held = try Self.mount(lower, KeyringUnlocking(resolve: resolver([cmk])), observer, damages)
+    }
+
+    private static func mount(
+        _ lower: String, _ unlocking: KeyringUnlocking, _ observer: VolumeCheck.Observer, _ damages: DamageLog
+    ) throws -> VolumeMount {
+        for _ in 0..<2000 {
+            do {
+                return try VolumeMount(lower: lower, options: Volume.Options(), unlocking: unlocking) { damage in
+                    observer.note(damage)
+                    damages.seen.withLock { $0.append(damage) }
+                }
+            } catch VolumeError.locked {
+                // A program that another test starts has our descriptors until it calls exec.
+                usleep(1000)
+            }
+        }
+        throw VolumeError.locked("")
+    }
+
+    /// Damages that the engine told of since the last call.
+    func takeDamages() -> [Damage] {
+        damages.seen.withLock { seen in
+            defer { seen = [] }
+            return seen
+        }
+    }
+
+    func close() throws { try mount.close() }
+
+    /// Mounts again; the mount before is gone, closed or not.
+    func open() throws {
+        // It goes first: it holds the lock.
+        held = nil
+        held = try Self.mount(lower, unlocking, observer, damages)
+    }
+
+    func remount() throws {
+        try close()
+        try open()
+    }
+
+    /// As SIGKILL and a new daemon: what the mount holds in memory is never written, and a copy of the lower tree is mounted.
+    func crash() throws {
+        crashes += 1
+        let copy = temporary["lower-\(crashes)"]
+        try copyTree(lower, to: copy)
+        lower = copy
+        held = try Self.mount(copy, unlocking, observer, damages)
+    }
+
+    func check() -> VolumeCheck.Report {
+        _ = takeDamages()
+        var check = VolumeCheck(volume, observer: observer) { _ in }
+        return check.run()
+    }
+}
