@@ -35,7 +35,8 @@ let package = Package(
             name: "VolumeEngine", dependencies: ["Ciphers", "VolumeFormat", "Storage", "KeyManagement"],
             swiftSettings: strict),
         .target(name: "FuseServer", dependencies: ["CFuse", "CLinux", "VolumeEngine"], swiftSettings: strict),
-        .target(name: "ControlPlane", dependencies: ["CLinux", "KeyManagement", "VolumeEngine"], swiftSettings: strict),
+        .target(
+            name: "ControlPlane", dependencies: ["CLinux", "KeyManagement", "VolumeEngine"], swiftSettings: strict),
         .executableTarget(
             name: "lethefs",
             dependencies: [
@@ -58,7 +59,8 @@ let package = Package(
         .testTarget(name: "StorageTests", dependencies: ["Storage", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyManagementTests", dependencies: ["KeyManagement", "TestSupport"], swiftSettings: strict),
         .testTarget(
-            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux"], swiftSettings: strict),
+            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux", "Ciphers"],
+            swiftSettings: strict),
         .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )

@@ -44,16 +44,17 @@ extension FileContent {
     /// Makes a range read as zeros: whole pages become holes, parts of pages are rewritten.
     private func zero(from start: UInt64, to end: UInt64) throws(Errno) {
         guard start < end else { return }
-        _ = try prepareHeader(sealing: 2, inPlace: false)
         let atEnd = end == size
         let first = Geometry.page(at: start)
         let last = Geometry.page(at: end - 1)
-        for page in Set([first, last]) where !covers(page, start, end, atEnd: atEnd) {
-            try zeroPart(of: page, from: start, to: end)
-        }
         // One past the last page, so that nothing goes below zero.
         let from = first.rawValue + (covers(first, start, end, atEnd: atEnd) ? 0 : 1)
         let past = last.rawValue + (covers(last, start, end, atEnd: atEnd) ? 1 : 0)
+        if from < past { markSparse() }
+        _ = try prepareHeader(sealing: 2, inPlace: false)
+        for page in Set([first, last]) where !covers(page, start, end, atEnd: atEnd) {
+            try zeroPart(of: page, from: start, to: end)
+        }
         if from < past { try punch(from...(past - 1), reachesEnd: atEnd && past == last.rawValue + 1) }
     }
 
@@ -73,7 +74,6 @@ extension FileContent {
     }
 
     private func punch(_ pages: ClosedRange<UInt64>, reachesEnd: Bool) throws(Errno) {
-        markSparse()
         edge.forget()
         if reachesEnd, !lengthTellsSize {
             // The last page's leader goes; the lower length has to tell the size from here on.

@@ -21,7 +21,7 @@ extension FileContent {
             header.slots[header.currentIndex].invocationBound += Self.invocationLease
             invocationsLeft += Self.invocationLease
             // Until the new bound is stored, whoever comes next has to store it.
-            if stage == .open { stage = .closed }
+            if stage == .open { stage = .stale }
         }
         header.state = .open
         header.generation += 1
@@ -53,10 +53,12 @@ extension FileContent {
         }
     }
 
-    /// From now on pages may be missing between others.
+    /// From now on pages may be missing between others. Called before `prepareHeader`: after a crash nothing else could tell
+    /// a hole from a page that was zeroed by an attacker.
     func markSparse() {
-        header.flags.insert(.sparse)
         holesAllowed = true
+        guard header.flags.insert(.sparse).inserted, stage == .open else { return }
+        stage = .stale
     }
 
     /// A new DEK for all pages from now on; the old one stays for the pages that it sealed. The new wrap is durable before the

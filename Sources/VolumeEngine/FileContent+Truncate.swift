@@ -13,19 +13,16 @@ extension FileContent {
 
     func truncateLocked(to newSize: UInt64) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
-        _ = try prepareHeader(sealing: 1, inPlace: false)
         let (pages, newPages) = (Geometry.pageCount(forSize: size), Geometry.pageCount(forSize: newSize))
-        if newSize < size {
-            try cutLastPage(at: newSize)
-            if newSize == 0 { header.flags.remove(.sparse) }
-        } else if newPages > pages {
-            markSparse()
-        }
+        if newPages > pages { markSparse() }
+        _ = try prepareHeader(sealing: 1, inPlace: false)
+        if newSize < size { try cutLastPage(at: newSize) }
         edge.forget()
         // Also for an unchanged size: the lower file gets its times from this.
         try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: newSize))
         size = newSize
         lengthTellsSize = true
+        if newSize == 0 { header.flags.remove(.sparse) }
         if newPages < pages {
             // The first bytes of a page that fell away are in the tail now.
             tailIsDoubtful = true

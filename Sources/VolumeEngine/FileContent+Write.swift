@@ -16,8 +16,8 @@ extension FileContent {
         guard isWritable else { throw .badDescriptor }
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
         buffer.willUse(pages: span.pages)
-        let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
         if span.skipsPages { markSparse() }
+        let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
         try sealSpan(span, data, buffer)
         let startOffset: Int
         if withHeader {

@@ -44,7 +44,9 @@ package final class FileContent: @unchecked Sendable {
         case closed
         /// A closed header that should be stored again, because a crash left the file in doubt.
         case doubtful
-        /// A header that says "open"; size and flags in it may lag.
+        /// A header that says "open", and lacks a flag or an invocation bound that is about to be used.
+        case stale
+        /// A header that says "open"; the size in it may lag.
         case open
     }
 

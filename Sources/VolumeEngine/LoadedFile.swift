@@ -29,7 +29,8 @@ extension Volume {
             return nil
         }
         let (header, keys) = try readHeader(inode, descriptor)
-        let explained = header.epoch <= lastCrashedEpoch || (header.state == .open && header.epoch == epoch)
+        let explained =
+            header.epoch <= lastCrashedEpoch || (header.epoch == epoch && (header.state == .open || isDirty))
         if header.state == .closed, interpreted == .size(header.size) {
             return LoadedFile(
                 header: header, keys: keys, size: header.size,

@@ -81,6 +81,8 @@ extension Volume {
         }
         guard header.volume == description.volume, inode !== rootInode || header.directory == description.rootDirectory
         else { throw damaged(.directoryHeader, inode.number, "of another volume or directory") }
+        // Not authenticated yet: a zone that is not there is a changed header, not a missing key.
+        guard hasZone(header.zone) else { throw damaged(.directoryHeader, inode.number, "of an unknown zone") }
         let keys = try directoryKeys(header, bytes, inode)
         return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
     }

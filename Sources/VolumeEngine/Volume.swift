@@ -77,6 +77,8 @@ package final class Volume: Sendable {
         return rootZone
     }
 
+    func hasZone(_ id: ZoneID) -> Bool { id == .root }
+
     /// The keys of a zone, or why there are none.
     func keys(_ id: ZoneID) throws(Errno) -> ZoneKeys { try zone(id).keys() }
 

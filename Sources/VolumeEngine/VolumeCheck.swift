@@ -51,6 +51,8 @@ package struct VolumeCheck {
 
     /// Walks the whole tree.
     package mutating func run() -> Report {
+        // What was met before is not of this walk.
+        _ = observer.take()
         // Directories still to be read, each with one reference of ours.
         var pending: [(Inode, String)] = [(volume.rootInode, "")]
         while let (inode, path) = pending.popLast() {

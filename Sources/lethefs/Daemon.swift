@@ -34,6 +34,7 @@ struct Daemon {
     }
 
     private func serve() throws {
+        linux_bound_heap()
         let warnings = ProcessHardening.apply()
         let descriptors = ProcessHardening.raiseDescriptorLimit()
         let host = Host()
@@ -81,6 +82,9 @@ struct Daemon {
             mount: mount, request: request, host: host, damage: damage,
             logPath: host.logPath(mount.volume.description.volume))
         control.start(log)
+        let housekeeping = Housekeeping(mount.volume)
+        housekeeping.start()
+        defer { housekeeping.stop() }
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
         // The programs are gone; what they left open is brought up to date before the volume is called clean.

@@ -20,7 +20,8 @@ import Testing
         for (index, record) in records.enumerated() {
             guard let passed = try check(record) else { continue }
             ran += 1
-            #expect(passed, "\(file): record \(index), COUNT \(record.fields["Count"] ?? record.fields["COUNT"] ?? "?")")
+            #expect(
+                passed, "\(file): record \(index), COUNT \(record.fields["Count"] ?? record.fields["COUNT"] ?? "?")")
         }
         print("\(file): \(ran) of \(records.count) vectors")
         #expect(ran > 0)

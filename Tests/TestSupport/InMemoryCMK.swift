@@ -34,7 +34,8 @@ package final class InMemoryCMK: CustomerMasterKey {
 
     package func describe() throws(RootError) -> CMKDescription {
         CMKDescription(
-            owner: [:], label: uri, id: "", keyType: "AES-256", enabled: refusal.withLock { $0 } == nil, sensitive: true,
+            owner: [:], label: uri, id: "", keyType: "AES-256", enabled: refusal.withLock { $0 } == nil,
+            sensitive: true,
             extractable: false, wrapAlgorithm: "aesGCM")
     }
 

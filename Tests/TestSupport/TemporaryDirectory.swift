@@ -9,7 +9,8 @@ package final class TemporaryDirectory: Sendable {
         let roots = (inMemory ? ["/dev/shm"] : []) + [NSTemporaryDirectory()]
         let root = roots.first { access($0, W_OK) == 0 } ?? "/tmp"
         var template = Array((root + "/lethefs-test-XXXXXX").utf8CString)
-        guard let made = template.withUnsafeMutableBufferPointer({ buffer in buffer.baseAddress.flatMap { mkdtemp($0) } })
+        guard
+            let made = template.withUnsafeMutableBufferPointer({ buffer in buffer.baseAddress.flatMap { mkdtemp($0) } })
         else { throw POSIXError(.EIO) }
         path = String(cString: made)
     }
@@ -32,4 +33,10 @@ package func runProgram(_ path: String, _ arguments: [String]) throws {
 /// Copies a tree as it is: owners, times, links, holes and attributes.
 package func copyTree(_ source: String, to target: String) throws {
     try runProgram("/bin/cp", ["-a", "--sparse=always", source, target])
+}
+
+package func readText(_ path: String) throws -> String { try String(contentsOfFile: path, encoding: .utf8) }
+
+package func writeText(_ text: String, to path: String) throws {
+    try text.write(toFile: path, atomically: true, encoding: .utf8)
 }

@@ -29,7 +29,9 @@ package struct VectorFile {
         for raw in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
             let line = raw.trimmingCharacters(in: .whitespaces)
             if line.hasPrefix("#") { continue }
-            if line.isEmpty { finish(&records) } else if line.hasPrefix("[") {
+            if line.isEmpty {
+                finish(&records)
+            } else if line.hasPrefix("[") {
                 let (name, value) = Self.pair(line.dropFirst().prefix { $0 != "]" })
                 common[name] = value
             } else if line.contains("=") {

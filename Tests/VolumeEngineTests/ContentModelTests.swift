@@ -122,7 +122,8 @@ import VolumeFormat
                 try run.step()
                 if index % 4 == 0 || seed == 0 { try run.verify() }
             } catch {
-                Issue.record("seed \(seed), step \(index): \(error) \(test.takeDamages())\n\(run.log.joined(separator: "\n"))")
+                Issue.record(
+                    "seed \(seed), step \(index): \(error) \(test.takeDamages())\n\(run.log.joined(separator: "\n"))")
                 return
             }
         }

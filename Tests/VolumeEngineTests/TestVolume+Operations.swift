@@ -81,7 +81,7 @@ extension TestVolume {
     }
 
     func rename(
-        _ old: Name, in oldParent: Inode? = nil, to new: Name, in newParent: Inode? = nil, flags: Int32 = 0
+        _ old: Name, in oldParent: Inode? = nil, to new: Name, inside newParent: Inode? = nil, flags: Int32 = 0
     ) throws(Errno) {
         let (oldParent, newParent, volume) = (oldParent ?? top, newParent ?? top, volume)
         try named(old) { (old) throws(Errno) in
@@ -106,10 +106,10 @@ extension TestVolume {
         return names
     }
 
-    func setAttribute(_ inode: Inode, _ name: String, _ value: [UInt8], flags: Int32 = 0) throws(Errno) {
+    func setAttribute(_ inode: Inode, _ name: String, _ value: [UInt8], flags: Int = 0) throws(Errno) {
         let volume = volume
         try value.withUnsafeBufferPointer { (buffer) throws(Errno) in
-            try volume.setAttribute(inode, name, UnsafeRawBufferPointer(buffer), flags: flags)
+            try volume.setAttribute(inode, name, UnsafeRawBufferPointer(buffer), flags: Int32(flags))
         }
     }
 }

@@ -30,9 +30,10 @@ final class TestVolume {
     var unlocking: KeyringUnlocking { KeyringUnlocking(resolve: resolver([cmk])) }
 
     /// A new volume.
-    init(inMemory: Bool = false) throws {
+    init(inMemory: Bool = false, cmk: InMemoryCMK? = nil) throws {
         temporary = try TemporaryDirectory(inMemory: inMemory)
-        cmk = try InMemoryCMK()
+        let cmk = try cmk ?? InMemoryCMK()
+        self.cmk = cmk
         lower = temporary["lower"]
         try VolumeCreation.prepare(lower)
         let unlocking = KeyringUnlocking(resolve: resolver([cmk]))

@@ -47,8 +47,12 @@ import VolumeFormat
     /// Where the format is bound into other keys and tags: written out here byte by byte.
     @Test func boundContexts() {
         let volume = "00112233445566778899aabbccddeeff"
-        #expect(Hex.encode(Samples.context.encoded) == "4c657468654653204b454b2031" + volume + "01020304" + "0a0b0c0d" + "03")
-        #expect(Hex.encode(SealedBlob.linkAAD(volume: Samples.volume, zone: Samples.zone)) == "4c53594d" + volume + "01020304")
+        #expect(
+            Hex.encode(Samples.context.encoded) == "4c657468654653204b454b2031" + volume + "01020304" + "0a0b0c0d"
+                + "03")
+        #expect(
+            Hex.encode(SealedBlob.linkAAD(volume: Samples.volume, zone: Samples.zone)) == "4c53594d" + volume
+                + "01020304")
         #expect(Hex.encode(SealedBlob.xattrAAD(owner: Samples.volume)) == "4c584154" + volume)
         var aad = [UInt8](repeating: 0, count: PageAAD.size)
         let leader = PageLeader(version: KeyVersion(rawValue: 0xABCDE), usedLength: 0x123)

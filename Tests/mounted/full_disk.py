@@ -5,21 +5,7 @@ import os
 import random
 
 from harness import equal, on_volume, raises, run
-
-
-class SmallDisk:
-    """An ext4 of `mebibytes` on a loop device, mounted over the volume's lower directory."""
-
-    def __init__(self, volume, mebibytes=24):
-        self.volume, self.image = volume, volume.root / "image"
-        with open(self.image, "wb") as file:
-            file.truncate(mebibytes << 20)
-        run(["mkfs.ext4", "-q", "-F", "-m", "0", "-I", "256", self.image])
-        run(["mount", "-o", "loop", self.image, volume.lower])
-        os.rmdir(volume.lower / "lost+found")
-
-    def remove(self):
-        run(["umount", self.volume.lower])
+from harness.disk import SmallDisk
 
 
 def write_until_full(path, chunk=256 << 10):

@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -62,6 +63,9 @@ static inline int linux_memlock_limit(struct rlimit *limit) { return getrlimit(R
 static inline int linux_nofile_limit(struct rlimit *limit) { return getrlimit(RLIMIT_NOFILE, limit); }
 static inline int linux_set_nofile_limit(const struct rlimit *limit) { return setrlimit(RLIMIT_NOFILE, limit); }
 static inline int linux_set_core_limit(const struct rlimit *limit) { return setrlimit(RLIMIT_CORE, limit); }
+/// Two arenas, so that what one thread frees is near what another one needs, and memory can be given back.
+static inline void linux_bound_heap(void) { mallopt(M_ARENA_MAX, 2); }
+static inline void linux_trim_heap(void) { malloc_trim(0); }
 static inline int linux_lock_all_memory(void) { return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT); }
 static inline int linux_get_errno(void) { return errno; }
 static inline void linux_set_errno(int value) { errno = value; }

@@ -11,6 +11,7 @@ from .process import processes_of, run
 class LetheFS:
     abilities = {"daemon", "sealed", "lethefs"}
     lacking_operations = ""
+    complaint = ""
 
     def __init__(self, volume):
         self.volume = volume
@@ -32,6 +33,8 @@ class LetheFS:
 
     def pid(self):
         answer = self.volume.command("status", self.volume.lower, "--json", check=False)
+        logs = "".join(path.read_text(errors="replace") for path in self.volume.home.rglob("*.log"))
+        self.complaint = f"exit status {answer.returncode}: {answer.stderr.strip()}\nlog: …{logs[-900:]}"
         if answer.returncode != 0:
             return None
         return _find_pid(json.loads(answer.stdout))
@@ -84,6 +87,7 @@ class Gocryptfs:
     """A FUSE file system of the same kind: shows that the tests run on one, and that they can fail."""
     abilities = {"daemon", "sealed"}
     lacking_operations = "punch,zero,copy"
+    complaint = "no process"
 
     def __init__(self, volume):
         self.volume = volume

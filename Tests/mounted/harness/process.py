@@ -157,9 +157,20 @@ def alive(pid) -> bool:
     return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
+def _doing(pid) -> str:
+    """What a process waits for, as far as the kernel tells."""
+    told = []
+    for name in ("comm", "wchan", "syscall", "stack"):
+        try:
+            told.append(f"{name} {Path(f'/proc/{pid}/{name}').read_text().strip()}")
+        except OSError:
+            continue
+    return "; ".join(told)
+
+
 def wait_gone(pid, limit=10):
     deadline = time.monotonic() + limit
     while alive(pid):
         if time.monotonic() > deadline:
-            raise TimedOut(f"process {pid} is still there after {limit} s")
+            raise TimedOut(f"process {pid} is still there after {limit} s: {_doing(pid)}")
         time.sleep(0.02)

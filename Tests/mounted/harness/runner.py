@@ -79,6 +79,7 @@ def _run_worker(cases, root, tally):
     if pid == 0:
         os.close(reading)
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             worker.run_group(cases, root, writing)
         except BaseException:
@@ -87,11 +88,12 @@ def _run_worker(cases, root, tally):
             os._exit(1)
         os._exit(0)
     os.close(writing)
+    hung = True
     try:
         finished, hung = _follow(cases, reading, tally)
+    finally:
         if hung:
             _kill_group(pid)
-    finally:
         os.close(reading)
         _clean(root)
         _reap(pid, root)
@@ -106,7 +108,7 @@ def _follow(cases, reading, tally):
     while True:
         left = started + limits.get(current, STEP_SECONDS) - time.monotonic()
         if left <= 0 or not select.select([reading], [], [], left)[0]:
-            tally.note(current, time.monotonic() - started, "still running at its limit")
+            tally.note(current or f"{cases[0].module}.clean_up", time.monotonic() - started, "still running at its limit")
             finished.add(current)
             return finished if current in limits else set(limits), True
         data = os.read(reading, 65536)

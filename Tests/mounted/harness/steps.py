@@ -37,6 +37,11 @@ def unit():
     """The Swift tests, over tokens made for this run unless LETHEFS_TEST_TOKENS names some."""
     if not _has_test_targets():
         return "Package.swift has no test targets"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lethefs-test-vectors"
+    failure = _step(["Tests/vectors", str(cache)], 5 * MINUTES)
+    if failure:
+        return f"Tests/vectors: {failure}"
+    os.environ["LETHEFS_VECTORS"] = str(cache / "cryptography_vectors")
     test = ["swift", "test", "-c", "release", "--skip-build"]
     if "LETHEFS_TEST_TOKENS" in os.environ:
         return _step(test, 20 * MINUTES, _failures)

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import fuse
 from .backends import BACKENDS
 from .environment import backend_name
-from .process import Failed, run, wait_gone
+from .process import Failed, processes_of, run, wait_gone
 
 
 class Volume:
@@ -26,6 +26,7 @@ class Volume:
                 import pwd
                 entry = pwd.getpwnam(user)
                 os.chown(directory, entry.pw_uid, entry.pw_gid)
+        self.daemon = None
         self.backend = BACKENDS[backend_name()](self)
 
     def __enter__(self):
@@ -52,17 +53,26 @@ class Volume:
         point = mountpoint or self.mountpoint
         if not fuse.is_mounted(point):
             raise Failed(f"mount succeeded, and nothing is mounted at {point}")
+        self.daemon = self.pid() or self._serving()
         return self
+
+    def _serving(self):
+        """The daemon without asking `status`, whose own truth status.py tests."""
+        if "daemon" not in self.backend.abilities:
+            return None
+        found = processes_of(f"{self.root}/")
+        if len(found) != 1:
+            raise Failed(f"one daemon was due, processes {found} are there: {self.backend.complaint}")
+        return found[0]
 
     def unmount(self, mountpoint=None):
         """Unmounts cleanly; afterwards nothing is mounted and no daemon is left."""
         point = mountpoint or self.mountpoint
-        pid = self.pid()
         self.backend.unmount(point)
         if fuse.is_mounted(point):
             raise Failed(f"unmount succeeded, and {point} is still mounted")
-        if pid is not None:
-            wait_gone(pid, 1 if backend_name() == "lethefs" else 10)
+        if self.daemon is not None:
+            wait_gone(self.daemon, 1 if backend_name() == "lethefs" else 10)
         return self
 
     def remount(self, options="allow_other"):
@@ -72,11 +82,15 @@ class Volume:
         """The daemon's process id, or None when nothing serves the mount."""
         return self.backend.pid()
 
-    def kill(self):
-        """kill -9 of the daemon, as a crash does it; the dead mount is detached."""
-        pid = self.pid()
-        os.kill(pid, signal.SIGKILL)
-        wait_gone(pid)
+    def kill(self, writers=()):
+        """kill -9 of the daemon, as a crash does it. The dead mount is detached when the `writers`, child processes,
+        have met its errors and ended: earlier, they would go on in the directory below it."""
+        os.kill(self.daemon, signal.SIGKILL)
+        wait_gone(self.daemon)
+        fuse.abort_under(self.mountpoint)
+        for writer in writers:
+            wait_gone(writer)
+            os.waitpid(writer, 0)
         fuse.release_under(self.mountpoint)
 
     def check(self, damaged=False):
