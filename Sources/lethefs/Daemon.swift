@@ -125,7 +125,8 @@ struct Daemon {
             meaning:
                 "The volume itself names\n\(named)\n  but what a lower directory says is not trusted to load a module.",
             remedy:
-                "lethefs mount \(request.lower) \(request.mountPoint) --root URI  once, with module-path and pin-source"
+                "lethefs mount \(request.lower) \(request.mountPoint) --root 'URI'  once: the above if it is yours, "
+                + "with pin-source=FILE where the token wants a PIN"
         )
     }
 
