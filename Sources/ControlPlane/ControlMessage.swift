@@ -31,7 +31,8 @@ package struct MountStatus: Codable, Sendable, Equatable {
     package var zones: [ZoneStatus]
 
     package init(
-        volume: String, lower: String, mountPoint: String, pid: Int32, mountedAt: Date, readOnly: Bool, transport: String,
+        volume: String, lower: String, mountPoint: String, pid: Int32, mountedAt: Date, readOnly: Bool,
+        transport: String,
         epoch: UInt64, afterCrash: Bool, knownInodes: Int, residentKiB: Int, lockedKiB: Int, damageEvents: Int,
         log: String?, zones: [ZoneStatus]
     ) {

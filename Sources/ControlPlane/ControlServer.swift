@@ -15,7 +15,8 @@ package final class ControlServer: Sendable {
         let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard listener >= 0 else { return nil }
         unlink(path)
-        guard address.with({ linux_bind(listener, $0, $1) }) == 0, chmod(path, 0o600) == 0, listen(listener, 16) == 0 else {
+        guard address.with({ linux_bind(listener, $0, $1) }) == 0, chmod(path, 0o600) == 0, listen(listener, 16) == 0
+        else {
             close(listener)
             return nil
         }
@@ -80,7 +81,8 @@ package enum ControlClient {
         let size = socklen_t(MemoryLayout<timeval>.size)
         setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, size)
         setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, size)
-        guard address.with({ linux_connect(connection, $0, $1) }) == 0, let body = try? JSONEncoder().encode(request) else {
+        guard address.with({ linux_connect(connection, $0, $1) }) == 0, let body = try? JSONEncoder().encode(request)
+        else {
             return nil
         }
         Line.write(connection, body)

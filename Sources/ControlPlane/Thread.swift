@@ -15,10 +15,12 @@ package enum Thread {
         var old = sigset_t()
         sigfillset(&all)
         pthread_sigmask(SIG_SETMASK, &all, &old)
-        let failed = pthread_create(&thread, nil, { context in
-            if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
-            return nil
-        }, context)
+        let failed = pthread_create(
+            &thread, nil,
+            { context in
+                if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
+                return nil
+            }, context)
         pthread_sigmask(SIG_SETMASK, &old, nil)
         if failed == 0 { pthread_detach(thread) } else { Unmanaged<Body>.fromOpaque(context).release() }
     }

@@ -28,7 +28,7 @@ extension Volume {
             guard lastCrashedEpoch > 0 || isDirty else { throw damaged(.fileLength, inode.number, "no header") }
             return nil
         }
-        let (header, keys) = try readHeader(inode, descriptor)
+        guard let (header, keys) = try readHeader(inode, descriptor) else { return nil }
         let explained =
             header.epoch <= lastCrashedEpoch || (header.epoch == epoch && (header.state == .open || isDirty))
         if header.state == .closed, interpreted == .size(header.size) {
@@ -46,13 +46,16 @@ extension Volume {
         return loaded
     }
 
-    private func readHeader(_ inode: Inode, _ descriptor: Descriptor) throws(Errno) -> (FileHeader, [FileKeys]) {
+    /// `nil` where a crash left no header.
+    private func readHeader(_ inode: Inode, _ descriptor: Descriptor) throws(Errno) -> (FileHeader, [FileKeys])? {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Geometry.headerSize, alignment: 16)
         defer { buffer.deallocate() }
         guard let start = buffer.baseAddress else { throw .noMemory }
         let got = try Lower.read(descriptor, into: start, count: Geometry.headerSize, at: 0)
         guard got == Geometry.headerSize else { throw damaged(.fileHeader, inode.number, "truncated") }
         let bytes = UnsafeRawBufferPointer(buffer)
+        // A file system may know a file's length before it has written its first block.
+        if lastCrashedEpoch > 0, bytes.allSatisfy({ $0 == 0 }) { return nil }
         let header: FileHeader
         do { header = try FileHeader(parsing: bytes) } catch {
             throw damaged(.fileHeader, inode.number, "\(error.code.rawValue)")

@@ -24,7 +24,9 @@ extension Volume {
     private func loadContent(_ inode: Inode, forWriting: Bool) throws(Errno) -> FileContent {
         let (descriptor, isWritable) = try openLower(inode, forWriting: forWriting)
         guard let loaded = try load(inode, descriptor) else {
-            // A crash took the header before it was flushed: the file is as if it had just been made.
+            // A crash took the header before it was flushed: the file is as if it had just been made. What else there may be was
+            // sealed under a DEK that is gone.
+            if isWritable { try Lower.truncate(descriptor, to: 0) }
             let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
             content.isWritable = isWritable
             return content
@@ -64,24 +66,30 @@ extension Volume {
         if !options.readOnly {
             do { return (try open(inode, flags: O_RDWR), true) } catch {
                 switch error {
-                case .access where !isPrivileged: if let opened = try openAgainstMode(inode) { return (opened, true) }
+                case .access where !isPrivileged:
+                    if let opened = try openAgainstMode(inode, flags: O_RDWR) { return (opened, true) }
                 case .access, .perm, .readOnly, .textBusy: break
                 default: throw error
                 }
                 if forWriting { throw error }
             }
         }
-        return (try open(inode, flags: O_RDONLY), false)
+        do { return (try open(inode, flags: O_RDONLY), false) } catch {
+            guard error == .access, !isPrivileged, let opened = try openAgainstMode(inode, flags: O_RDONLY) else {
+                throw error
+            }
+            return (opened, false)
+        }
     }
 
     /// A plain user's own file whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
     /// access already, so the mode is lifted for the moment of opening.
-    private func openAgainstMode(_ inode: Inode) throws(Errno) -> Descriptor? {
+    private func openAgainstMode(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor? {
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         let info = try Lower.stat(node)
         guard info.st_uid == geteuid() else { return nil }
         try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o600)
-        let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: O_RDWR) }
+        let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
         try Lower.changeMode(node, to: info.st_mode & 0o7777)
         return try opened.get()
     }

@@ -71,7 +71,11 @@ package struct VolumeCheck {
             try stream.read(from: 0) { (item) throws(Errno) in
                 guard let entry = try stream.entry(item) else { return true }
                 let child = path + "/" + String(decoding: item.name, as: UTF8.self)
-                if entry.inode.kind == .directory { below.append((entry.inode, child)) } else { others.append((entry.inode, child)) }
+                if entry.inode.kind == .directory {
+                    below.append((entry.inode, child))
+                } else {
+                    others.append((entry.inode, child))
+                }
                 return true
             }
             _ = try volume.listAttributes(inode)

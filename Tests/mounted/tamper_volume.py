@@ -89,23 +89,6 @@ def volume_files_of_another_volume(volume):
             assert message, f"{file.name} of another volume was accepted"
             mine.write_bytes(whole)
 
-
-@on_volume(limit=180, needs=["lethefs"])
-def audit_log_edited(volume):
-    made(volume)
-    logs = [path for path in (volume.lower / ".lethefs").rglob("*audit*") if path.is_file()]
-    assert logs, "there is no audit log"
-    volume.command("audit", "verify", volume.lower)
-    for log in logs:
-        whole = log.read_bytes()
-        for offset in range(0, len(whole), max(1, len(whole) // 12)):
-            flip(log, offset, 2)
-            answer = volume.command("audit", "verify", volume.lower, check=False)
-            assert answer.returncode != 0, f"{log.name}: byte {offset} was changed and not noticed"
-            log.write_bytes(whole)
-    volume.command("audit", "verify", volume.lower)
-
-
 @on_volume(limit=60, needs=["lethefs"])
 def strange_entries_in_the_lower_tree(volume):
     """What other programs leave in the lower directory does not hinder the volume."""
