@@ -52,7 +52,7 @@ package struct RuntimeDirectory: Sendable {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
         return names.compactMap { name in
             guard name.hasSuffix(".json"), let pid = Int32(name.dropLast(5)) else { return nil }
-            guard kill(pid, 0) == 0 || linux_get_errno() == EPERM else {
+            guard ProcessState.isRunning(pid) else {
                 remove(pid: pid)
                 return nil
             }

@@ -31,7 +31,7 @@ extension FileSystem {
             guard let raw, let name else { return }
             fileSystem(raw).perform(FuseRequest(raw)) { (fs) throws(Errno) in
                 try fs.volume.setAttribute(
-                    fs.inode(node), String(cString: name), UnsafeRawBufferPointer(start: value, count: size),
+                    fs.inode(node), try attributeName(name), UnsafeRawBufferPointer(start: value, count: size),
                     flags: flags)
             }
         }
@@ -39,7 +39,7 @@ extension FileSystem {
             guard let raw, let name else { return }
             let fs = fileSystem(raw)
             fs.replyBytes(FuseRequest(raw), limit: size) { () throws(Errno) in
-                try fs.volume.getAttribute(fs.inode(node), String(cString: name))
+                try fs.volume.getAttribute(fs.inode(node), try attributeName(name))
             }
         }
         operations.listxattr = { raw, node, size in
@@ -56,7 +56,7 @@ extension FileSystem {
         operations.removexattr = { raw, node, name in
             guard let raw, let name else { return }
             fileSystem(raw).perform(FuseRequest(raw)) { (fs) throws(Errno) in
-                try fs.volume.removeAttribute(fs.inode(node), String(cString: name))
+                try fs.volume.removeAttribute(fs.inode(node), try attributeName(name))
             }
         }
     }
@@ -115,4 +115,10 @@ extension AttributeChanges {
         if has(FUSE_SET_ATTR_MTIME) { modificationTime = has(FUSE_SET_ATTR_MTIME_NOW) ? now : attributes.st_mtim }
         clearsSetID = lethefs_request_flags() & LETHEFS_KILL_SUIDGID.rawValue != 0
     }
+}
+
+/// The name of an extended attribute. One that is no UTF-8 is refused: it could not be told from another.
+private func attributeName(_ name: UnsafePointer<CChar>) throws(Errno) -> String {
+    guard let text = String(validatingCString: name) else { throw .notSupported }
+    return text
 }

@@ -42,10 +42,8 @@ extension FileSystem {
                 try handle.content.allocate(AllocateMode(rawValue: mode), at: UInt64(offset), count: UInt64(length))
             }
         }
-        operations.lseek = { raw, _, offset, whence, info in
-            guard let raw, let info else { return }
-            fileSystem(raw).seek(FuseRequest(raw), Handle.object(info.pointee.fh), Int64(offset), whence)
-        }
+        // No lseek: the kernel asks for holes without flushing what it holds, so any answer from here could make a program skip
+        // bytes that another one has just written. Without it the kernel answers for itself: data up to the end.
         operations.copy_file_range = { raw, _, from, source, _, to, target, length, flags in
             guard let raw, let source, let target else { return }
             fileSystem(raw).copy(
@@ -125,18 +123,6 @@ extension FileSystem {
             try handle.content.write(data, at: offset, buffer)
             if clearsSetID { try volume.clearSetID(handle.content.inode) }
             request.reply(written: data.count)
-        } catch {
-            request.reply(error)
-        }
-    }
-
-    private func seek(_ request: consuming FuseRequest, _ handle: FileHandle, _ offset: Int64, _ whence: Int32) {
-        guard offset >= 0, whence == Int32(LINUX_SEEK_DATA) || whence == Int32(LINUX_SEEK_HOLE) else {
-            return request.reply(.invalid)
-        }
-        do throws(Errno) {
-            let found = try handle.content.seek(UInt64(offset), data: whence == Int32(LINUX_SEEK_DATA))
-            request.reply(offset: Int64(found))
         } catch {
             request.reply(error)
         }

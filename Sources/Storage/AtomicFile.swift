@@ -4,7 +4,7 @@ import CLinux
 package enum AtomicFile {
     /// Reads a file of at most `limit` bytes; EFBIG beyond it.
     package static func read(_ directory: borrowing Descriptor, _ name: String, limit: Int) throws(Errno) -> [UInt8] {
-        let file = try Lower.open(directory, name, flags: O_RDONLY)
+        let file = try Lower.open(directory, name, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
         let info = try Lower.stat(file)
         guard info.st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { throw .invalid }
         guard info.st_size <= limit else { throw .fileTooBig }

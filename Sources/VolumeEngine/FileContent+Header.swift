@@ -14,6 +14,7 @@ extension FileContent {
     /// Returns true when a header must still be stored and the caller writes page 0 anyway (`inPlace`): both then go in one
     /// write, and the caller sets `stage`.
     func prepareHeader(sealing pages: Int, inPlace: Bool) throws(Errno) -> Bool {
+        if stage == .doubtful, try hasHoles() { markSparse() }
         if tailIsDoubtful { try clearTail() }
         if stage == .open, invocationsLeft >= UInt64(pages) { return false }
         if invocationsLeft < UInt64(pages) {
@@ -86,7 +87,7 @@ extension FileContent {
 
     /// Brings header and lower length up to date when the last handle goes. The caller holds the gate and `lock`.
     func settle() throws(Errno) {
-        guard isWritable, stage != .closed else { return }
+        guard isWritable, stage != .closed || header.state == .open else { return }
         let info = try Lower.stat(descriptor)
         guard info.st_nlink > 0 else { return }
         let isDoubtful = stage == .doubtful
@@ -104,7 +105,10 @@ extension FileContent {
         tailIsDoubtful = false
         stage = .closed
         // The program's times, not those of this bookkeeping.
-        try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)
+        do { try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim) } catch {
+            // A plain user's daemon may write to a file that it does not own.
+            guard error == .perm else { throw error }
+        }
     }
 
     /// True when the lower file has a hole before its last page's end.

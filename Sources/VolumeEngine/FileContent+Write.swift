@@ -19,6 +19,8 @@ extension FileContent {
         if span.skipsPages { markSparse() }
         let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
         try sealSpan(span, data, buffer)
+        // Counted whether or not the write succeeds: some of it may have been stored.
+        invocationsLeft -= UInt64(span.pages)
         let startOffset: Int
         if withHeader {
             try encodeHeader(into: buffer.cipher)
@@ -37,8 +39,11 @@ extension FileContent {
             throw error
         }
         if withHeader { stage = .open }
-        invocationsLeft -= UInt64(span.pages)
-        try settleLength(span, wasHole: wasHole)
+        do throws(Errno) { try settleLength(span, wasHole: wasHole) } catch {
+            edge.forget()
+            undoFailedWrite()
+            throw error
+        }
         size = span.newSize
         if span.endsInside {
             let skip = Int(Geometry.plainStart(of: span.last) - Geometry.plainStart(of: span.first))

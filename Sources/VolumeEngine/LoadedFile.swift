@@ -30,7 +30,7 @@ extension Volume {
         }
         guard let (header, keys) = try readHeader(inode, descriptor) else { return nil }
         let explained =
-            header.epoch <= lastCrashedEpoch || (header.epoch == epoch && (header.state == .open || isDirty))
+            header.epoch <= lastCrashedEpoch || (header.epoch == epoch && isDirty)
         if header.state == .closed, interpreted == .size(header.size) {
             return LoadedFile(
                 header: header, keys: keys, size: header.size,
@@ -103,7 +103,12 @@ extension Volume {
         if told > 0 { return start + UInt64(max(told, try usedLength(of: last, descriptor))) }
         let known = min(loaded.header.size, start + UInt64(Geometry.capacity(of: last)))
         let knownPages = Geometry.pageCount(forSize: known)
-        var page = last
+        // Hop over holes to where the last data ends, so that no length costs more than the data there is.
+        var position = knownPages * UInt64(Geometry.pageSize)
+        while let data = try seek(descriptor, from: position, SeekWhence.data),
+            let hole = try seek(descriptor, from: data, SeekWhence.hole)
+        { position = hole }
+        var page = PageIndex(rawValue: min(last.rawValue, position / UInt64(Geometry.pageSize)))
         while page.rawValue + 1 > knownPages {
             let used = try usedLength(of: page, descriptor)
             if used > 0 { return max(known, Geometry.plainStart(of: page) + UInt64(used)) }
@@ -114,6 +119,14 @@ extension Volume {
         // The header's last page may have been written to, or not.
         let used = try usedLength(of: page, descriptor)
         return max(known, used > 0 ? Geometry.plainStart(of: page) + UInt64(used) : 0)
+    }
+
+    /// lseek(2) for data or a hole; `nil` where there is none.
+    private func seek(_ descriptor: Descriptor, from offset: UInt64, _ whence: Int32) throws(Errno) -> UInt64? {
+        do throws(Errno) { return try Lower.seek(descriptor, to: offset, whence: whence) } catch {
+            guard error == .noSuchDevice else { throw error }
+            return nil
+        }
     }
 
     /// Payload bytes that a page's leader says are in use; 0 for a hole. The leader is authenticated when the page is read; until

@@ -42,13 +42,20 @@ extension Volume {
                 key: InodeKey(info), kind: .regular, zone: handle.zone, generation: generation,
                 location: Inode.Location(parent: parent, name: lower.stored))
         }
-        let content = try gate(inode).lock.withLock { (_) throws(Errno) in
-            let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
-            inode.state.withLock { $0.content = content }
-            return content
+        do throws(Errno) {
+            let content = try gate(inode).lock.withLock { (_) throws(Errno) in
+                let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
+                inode.state.withLock { $0.content = content }
+                return content
+            }
+            table.retain(inode)  // for the open content
+            return (Entry(inode: inode, attributes: try presented(inode, info)), content)
+        } catch {
+            // The caller removes the lower file: its number may come again.
+            table.detach(inode)
+            table.release(inode)
+            throw error
         }
-        table.retain(inode)  // for the open content
-        return (Entry(inode: inode, attributes: try presented(inode, info)), content)
     }
 
     private func openExisting(
@@ -58,8 +65,13 @@ extension Volume {
         do throws(Errno) {
             guard entry.inode.kind == .regular else { throw entry.inode.kind == .directory ? .isDirectory : .exists }
             let content = try openContent(entry.inode, forWriting: flags & O_ACCMODE != O_RDONLY)
-            if flags & O_TRUNC != 0 { try content.truncate(to: 0) }
-            return (Entry(inode: entry.inode, attributes: try attributes(entry.inode)), content)
+            do throws(Errno) {
+                if flags & O_TRUNC != 0 { try content.truncate(to: 0) }
+                return (Entry(inode: entry.inode, attributes: try attributes(entry.inode)), content)
+            } catch {
+                closeContent(content)
+                throw error
+            }
         } catch {
             table.release(entry.inode)
             throw error

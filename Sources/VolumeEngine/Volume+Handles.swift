@@ -17,6 +17,38 @@ extension Volume {
             return cached
         }
         guard inode.kind == .directory else { throw .notDirectory }
+        // From the nearest ancestor at hand downwards, in a loop: a program may nest directories deeper than a stack goes.
+        var missing: [Inode] = []
+        var next = parent(of: inode)
+        while let ancestor = next, ancestor.state.withLock({ $0.handle == nil }) {
+            missing.append(ancestor)
+            guard missing.count <= Self.maximumDepth else { throw .loop }
+            next = parent(of: ancestor)
+        }
+        while let ancestor = missing.popLast() { _ = try loadHandle(ancestor) }
+        return try loadHandle(inode)
+    }
+
+    /// Deeper trees are refused with ELOOP, so that a cycle that somebody made on the lower storage ends.
+    static let maximumDepth = 1 << 17
+
+    private func parent(of inode: Inode) -> Inode? {
+        inode.state.withLock { $0.pinned == nil ? $0.location?.parent : nil }
+    }
+
+    /// True when `inode` is `directory`, or lies above it.
+    func isAncestor(_ inode: Inode, of directory: Inode) -> Bool {
+        var next: Inode? = directory
+        var steps = 0
+        while let current = next, steps <= Self.maximumDepth {
+            if current === inode { return true }
+            next = current.state.withLock { $0.location?.parent }
+            steps += 1
+        }
+        return steps > Self.maximumDepth
+    }
+
+    private func loadHandle(_ inode: Inode) throws(Errno) -> DirectoryHandle {
         let descriptor = try open(inode, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
         let handle = try readDirectoryHeader(descriptor, inode)
         let kept = inode.state.withLock { state in
@@ -47,6 +79,9 @@ extension Volume {
             }
             if location.name == last { sched_yield() }
             last = location.name
+        }
+        if let content = inode.state.withLock({ $0.content }) {
+            return try reopen(content.lock.reading { content.descriptor }, flags: flags)
         }
         throw .stale
     }

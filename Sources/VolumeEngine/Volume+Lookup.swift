@@ -31,10 +31,25 @@ extension Volume {
                 key: key, kind: Inode.Kind(mode: info.st_mode), zone: handle.zone, generation: generation,
                 location: Inode.Location(parent: parent, name: Self.stored(name)))
         }
-        if !isNew { relocate(inode, to: parent, name) }
-        do throws(Errno) { return Entry(inode: inode, attributes: try presented(inode, info)) } catch {
+        do throws(Errno) {
+            if !isNew {
+                // Only another program on the lower storage can have put a directory into itself.
+                if inode.kind == .directory, !isAt(inode, parent, name), isAncestor(inode, of: parent) {
+                    throw damaged(.name, inode.number, "a directory within itself")
+                }
+                relocate(inode, to: parent, name)
+            }
+            return Entry(inode: inode, attributes: try presented(inode, info))
+        } catch {
             table.release(inode)
             throw error
+        }
+    }
+
+    private func isAt(_ inode: Inode, _ parent: Inode, _ name: UnsafePointer<CChar>) -> Bool {
+        inode.state.withLock { state in
+            guard let location = state.location else { return false }
+            return location.parent === parent && strcmp(location.name, name) == 0
         }
     }
 
@@ -79,9 +94,13 @@ extension Volume {
     func unpin(_ inode: Inode, removed: Bool, last: Bool) {
         if removed, last {
             table.detach(inode)
-        } else if !removed {
+        } else if !removed || !mayKeepPin() {
             inode.state.withLock { $0.pinned = nil }
         }
         table.release(inode)
     }
+
+    /// Of a file that has other names, the descriptor is a convenience until one of them is looked up: it is kept while there are
+    /// few. Without it, a program that holds such a file by nothing but a path descriptor gets ESTALE.
+    private func mayKeepPin() -> Bool { keptPins.add(1, ordering: .relaxed).newValue <= options.handleCapacity }
 }

@@ -64,7 +64,7 @@ extension Volume {
     /// the pages it writes to.
     private func openLower(_ inode: Inode, forWriting: Bool) throws(Errno) -> (Descriptor, Bool) {
         if !options.readOnly {
-            do { return (try open(inode, flags: O_RDWR), true) } catch {
+            do { return (try open(inode, flags: O_RDWR | O_NONBLOCK | O_NOCTTY), true) } catch {
                 switch error {
                 case .access where !isPrivileged:
                     if let opened = try openAgainstMode(inode, flags: O_RDWR) { return (opened, true) }
@@ -74,7 +74,7 @@ extension Volume {
                 if forWriting { throw error }
             }
         }
-        do { return (try open(inode, flags: O_RDONLY), false) } catch {
+        do { return (try open(inode, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY), false) } catch {
             guard error == .access, !isPrivileged, let opened = try openAgainstMode(inode, flags: O_RDONLY) else {
                 throw error
             }

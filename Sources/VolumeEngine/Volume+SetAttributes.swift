@@ -29,7 +29,8 @@ extension Volume {
         let touchesNode =
             changes.mode != nil || changes.uid != nil || changes.gid != nil || changes.accessTime != nil
             || changes.modificationTime != nil || changes.clearsSetID
-        if touchesNode { try setNodeAttributes(inode, changes) }
+        // Not while the last handle's end is writing its bookkeeping: it puts back the times that it found.
+        if touchesNode { try gate(inode).lock.withLock { (_) throws(Errno) in try setNodeAttributes(inode, changes) } }
         return try attributes(inode)
     }
 

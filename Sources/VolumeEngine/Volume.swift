@@ -36,6 +36,8 @@ package final class Volume: Sendable {
     let aead: AEADPool
     package let buffers = BufferPool()
     package let rootInode: Inode
+    /// Descriptors kept, in the life of this mount, of files that lost a name and have others.
+    let keptPins = Atomic<Int>(0)
     private let gates: [Gate]
     private let onDamage: @Sendable (Damage) -> Void
     /// Set when something could not be stored as it should: the unmount does not claim to be clean then.

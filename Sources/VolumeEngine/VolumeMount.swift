@@ -63,7 +63,10 @@ package final class VolumeMount: Sendable {
 
     private static func lock(_ files: VolumeFiles, readOnly: Bool) throws(VolumeError) -> Descriptor {
         let file: Descriptor
-        do { file = try Lower.open(files.directory, VolumeFiles.lock, flags: readOnly ? O_RDONLY : O_RDWR) } catch {
+        do {
+            file = try Lower.open(
+                files.directory, VolumeFiles.lock, flags: (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY)
+        } catch {
             if error == .readOnly { throw .lower(error, "locking the volume") }
             if error == .noEntry { throw .missing(VolumeFiles.lock) }
             throw .lower(error, "locking the volume")

@@ -19,7 +19,7 @@ struct UnmountCommand: ParsableCommand {
             try detach(path)
             if let daemon {
                 try waitForEnd(of: "the daemon (pid \(daemon.pid))") {
-                    kill(daemon.pid, 0) == 0 || linux_get_errno() == EPERM
+                    ProcessState.isRunning(daemon.pid)
                 }
             } else if let lower {
                 // Mounted under another LETHEFS_HOME: the lock says when the volume is closed.

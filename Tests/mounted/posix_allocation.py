@@ -117,7 +117,8 @@ def modes_not_offered_say_so(d):
 
 @on_mount()
 def seek_data_and_hole(d):
-    """Only what POSIX promises: data is never reported as a hole, and what is reported as a hole reads as zero."""
+    """What POSIX promises: data is never reported as a hole. (Holes need not be reported: with its writeback cache, Linux asks a
+    FUSE file system for them without flushing first, so LetheFS lets the kernel answer that all is data.)"""
     fd = os.open(d / "f", os.O_RDWR | os.O_CREAT)
     os.ftruncate(fd, 10 << 20)
     for at in (2 << 20, (5 << 20) + 123):
@@ -135,10 +136,11 @@ def seek_data_and_hole(d):
         covered.append((start, at))
     for at in (2 << 20, (5 << 20) + 123):
         assert any(start <= at and at + 70_000 <= end for start, end in covered), covered
-    assert sum(end - start for start, end in covered) < 1 << 20, f"too little is reported as holes: {covered}"
+    os.pwrite(fd, b"not flushed", 8 << 20)
+    assert os.lseek(fd, (8 << 20) - 4096, os.SEEK_DATA) <= 8 << 20, "data that was just written passes for a hole"
     raises(errno.ENXIO, os.lseek, fd, size, os.SEEK_DATA)
     raises(errno.ENXIO, os.lseek, fd, size, os.SEEK_HOLE)
-    equal(os.lseek(fd, size - 1, os.SEEK_HOLE), size - 1)
+    assert os.lseek(fd, size - 1, os.SEEK_HOLE) in (size - 1, size)
     os.close(fd)
 
 
