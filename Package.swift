@@ -51,7 +51,7 @@ let package = Package(
             path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "SecretsTests", dependencies: ["Secrets"], swiftSettings: strict),
         .testTarget(
-            name: "CiphersTests", dependencies: ["Ciphers", "TestSupport"], resources: [.copy("Vectors")],
+            name: "CiphersTests", dependencies: ["CLinux", "Ciphers", "TestSupport"], resources: [.copy("Vectors")],
             swiftSettings: strict),
         .testTarget(
             name: "VolumeFormatTests", dependencies: ["VolumeFormat", "TestSupport"], resources: [.copy("Golden")],

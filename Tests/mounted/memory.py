@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from harness import Volume, as_user, full_run, on_volume, raises
+from harness.process import alive
 
 FILES = 100_000 if full_run() else 5_000
 DIRECTORIES = 100
@@ -97,7 +98,7 @@ def keys_are_locked_and_never_dumped(volume):
                   if line.startswith("Max core file size"))
     assert limits.split()[4:6] == ["0", "0"], limits
     volume.unmount()
-    assert not Path(f"/proc/{pid}").exists(), "the daemon is still there"
+    assert not alive(pid), "the daemon is still there"
 
 
 @on_volume(needs=["daemon"])
