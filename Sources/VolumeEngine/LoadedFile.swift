@@ -103,22 +103,34 @@ extension Volume {
         if told > 0 { return start + UInt64(max(told, try usedLength(of: last, descriptor))) }
         let known = min(loaded.header.size, start + UInt64(Geometry.capacity(of: last)))
         let knownPages = Geometry.pageCount(forSize: known)
-        // Hop over holes to where the last data ends, so that no length costs more than the data there is.
-        var position = knownPages * UInt64(Geometry.pageSize)
-        while let data = try seek(descriptor, from: position, SeekWhence.data),
-            let hole = try seek(descriptor, from: data, SeekWhence.hole)
-        { position = hole }
-        var page = PageIndex(rawValue: min(last.rawValue, position / UInt64(Geometry.pageSize)))
+        var page = last
+        var looked = 0
         while page.rawValue + 1 > knownPages {
             let used = try usedLength(of: page, descriptor)
             if used > 0 { return max(known, Geometry.plainStart(of: page) + UInt64(used)) }
             if page.rawValue == 0 { break }
-            page = PageIndex(rawValue: page.rawValue - 1)
+            looked += 1
+            // Many holes: hop over them to where the last data ends, so that no length costs more than the data there is.
+            // Only then: a file system may take what it has not written yet for a hole.
+            let next = looked == Self.holesLookedAt ? try lastDataPage(descriptor, from: knownPages) : nil
+            page = PageIndex(rawValue: min(page.rawValue - 1, next ?? UInt64.max))
         }
         guard knownPages > 0 else { return known }
         // The header's last page may have been written to, or not.
         let used = try usedLength(of: page, descriptor)
         return max(known, used > 0 ? Geometry.plainStart(of: page) + UInt64(used) : 0)
+    }
+
+    /// Empty pages at the end that are looked at one by one.
+    private static let holesLookedAt = 4096
+
+    /// The page in which the last data lies, or the one after it; `first` if there is none after that.
+    private func lastDataPage(_ descriptor: Descriptor, from first: UInt64) throws(Errno) -> UInt64 {
+        var position = first * UInt64(Geometry.pageSize)
+        while let data = try seek(descriptor, from: position, SeekWhence.data),
+            let hole = try seek(descriptor, from: data, SeekWhence.hole)
+        { position = hole }
+        return position / UInt64(Geometry.pageSize)
     }
 
     /// lseek(2) for data or a hole; `nil` where there is none.

@@ -62,6 +62,8 @@ struct Daemon {
 
     private func serve(_ mount: VolumeMount, _ host: Host, _ log: Logger, _ damage: DamageLog) throws {
         chdir("/")
+        // Whoever started us may have had them ignored; they are how a service manager ends a mount.
+        for ending in [SIGHUP, SIGINT, SIGTERM] { linux_default_signal(ending) }
         let readyFD = self.readyFD
         let session: MountSession
         do {
