@@ -27,11 +27,6 @@ package final class RequestBuffer: @unchecked Sendable {
     @inline(__always)
     func willUse(pages: Int) { used = max(used, pages * Geometry.pageSize) }
 
-    fileprivate func wipe() {
-        explicit_bzero(plain, used)
-        used = 0
-    }
-
     deinit {
         explicit_bzero(plain, used)
         cipher.deallocate()
@@ -51,14 +46,5 @@ package final class BufferPool: Sendable {
 
     package func give(_ buffer: RequestBuffer) {
         free.withLock { if $0.count < keep { $0.append(buffer) } }
-    }
-
-    /// Wipes the plaintext in every idle buffer.
-    package func wipe() {
-        let idle = free.withLock { buffers in
-            defer { buffers = [] }
-            return buffers
-        }
-        for buffer in idle { buffer.wipe() }
     }
 }

@@ -31,12 +31,4 @@ final class HandleCache: Sendable {
             }
         }
     }
-
-    /// Forgets an inode that is going away.
-    func removeAll() {
-        ring.withLock { ring in
-            for inode in ring { inode.state.withLock { $0.handle = nil } }
-            ring = []
-        }
-    }
 }

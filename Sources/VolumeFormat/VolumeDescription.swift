@@ -48,7 +48,6 @@ package struct VolumeDescription: Equatable, Sendable {
 package struct VolumeState: Equatable, Sendable {
     package static let magic = Array("LETHESTA".utf8)
     package static let formatVersion: UInt16 = 1
-    package static let encodedSize = 43
     private static let object: StaticString = "volume state"
 
     package var volume: UniqueID
