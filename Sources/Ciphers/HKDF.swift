@@ -29,12 +29,12 @@ package enum HKDF {
                 info.withUnsafeMutableBytes { info in
                     let parameters = [
                         OSSL_PARAM_construct_utf8_string(
-                            OSSL_KDF_PARAM_DIGEST,
+                            Name.digest.pointer,
                             UnsafeMutableRawPointer(digest.baseAddress)?.assumingMemoryBound(to: CChar.self), 0),
                         OSSL_PARAM_construct_octet_string(
-                            OSSL_KDF_PARAM_KEY, UnsafeMutableRawPointer(mutating: parent.baseAddress), parent.count),
-                        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, salt.baseAddress, salt.count),
-                        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info.baseAddress, info.count),
+                            Name.key.pointer, UnsafeMutableRawPointer(mutating: parent.baseAddress), parent.count),
+                        OSSL_PARAM_construct_octet_string(Name.salt.pointer, salt.baseAddress, salt.count),
+                        OSSL_PARAM_construct_octet_string(Name.info.pointer, info.baseAddress, info.count),
                         OSSL_PARAM_construct_end(),
                     ]
                     return EVP_KDF_derive(context, output.baseAddress, output.count, parameters)
@@ -43,4 +43,16 @@ package enum HKDF {
         }
         guard done == 1 else { throw CipherError(.failed) }
     }
+}
+
+/// Parameter names of EVP_KDF-HKDF(7). OpenSSL keeps their addresses, so they have to last: a Swift string's do not.
+private enum Name {
+    static let digest: StaticString = "digest"
+    static let key: StaticString = "key"
+    static let salt: StaticString = "salt"
+    static let info: StaticString = "info"
+}
+
+extension StaticString {
+    fileprivate var pointer: UnsafePointer<CChar> { UnsafeRawPointer(utf8Start).assumingMemoryBound(to: CChar.self) }
 }

@@ -2,12 +2,26 @@ import FoundationEssentials
 
 /// What a command asks a daemon. One JSON object a line.
 package struct ControlRequest: Codable, Sendable, Equatable {
-    package enum Verb: String, Codable, Sendable { case status }
-    package var verb: Verb
-    package init(verb: Verb) { self.verb = verb }
+    package var verb: ControlVerb
+    /// By name; each verb says which it takes.
+    package var arguments: [String: String]
+
+    package init(_ verb: ControlVerb, _ arguments: [String: String] = [:]) {
+        self.verb = verb
+        self.arguments = arguments
+    }
 
     /// Longest request that a daemon reads.
-    package static let maximumSize = 4096
+    package static let maximumSize = 64 << 10
+}
+
+/// What a daemon can be asked. Each family of verbs names its own.
+package struct ControlVerb: RawRepresentable, Codable, Sendable, Hashable {
+    package var rawValue: String
+    package init(rawValue: String) { self.rawValue = rawValue }
+    package init(_ rawValue: String) { self.rawValue = rawValue }
+
+    package static let status = ControlVerb("status")
 }
 
 /// What a daemon says of its mount.

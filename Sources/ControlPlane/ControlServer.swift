@@ -2,12 +2,16 @@ import CLinux
 import FoundationEssentials
 import Synchronization
 
-/// The daemon's socket: answers requests of the same user, or root, one at a time, each within a few seconds.
+/// The daemon's socket: answers requests of the same user, or root, each connection on a thread of its own.
 package final class ControlServer: Sendable {
     private let listener: Int32
     private let answer: @Sendable (ControlRequest) -> Data
     private let stopped = Atomic<Bool>(false)
+    private let connections = Atomic<Int>(0)
+    /// For the request to come in, and the answer to go out; what lies between takes as long as it needs.
     private static let timeoutSeconds = 5
+    /// Connections served at a time; more are closed at once.
+    private static let maximumConnections = 32
 
     /// Listens at `path`; `nil` when that cannot be done.
     package init?(path: String, answer: @escaping @Sendable (ControlRequest) -> Data) {
@@ -24,17 +28,29 @@ package final class ControlServer: Sendable {
         self.answer = answer
     }
 
-    /// Serves on a thread of its own until `stop`.
+    /// Serves until `stop`.
     package func start() {
         Thread.detach { [self] in
             while !stopped.load(ordering: .acquiring) {
                 let connection = linux_accept(listener)
                 guard connection >= 0 else {
-                    if linux_get_errno() == EINTR || linux_get_errno() == ECONNABORTED { continue }
+                    if [EINTR, ECONNABORTED].contains(linux_get_errno()) { continue }
+                    if [EMFILE, ENFILE, ENOMEM, ENOBUFS].contains(linux_get_errno()) {
+                        usleep(100_000)
+                        continue
+                    }
                     break
                 }
-                serve(connection)
-                close(connection)
+                guard connections.add(1, ordering: .relaxed).newValue <= Self.maximumConnections else {
+                    connections.subtract(1, ordering: .relaxed)
+                    close(connection)
+                    continue
+                }
+                Thread.detach { [self] in
+                    serve(connection)
+                    close(connection)
+                    connections.subtract(1, ordering: .relaxed)
+                }
             }
             close(listener)
         }
@@ -72,7 +88,7 @@ package enum ControlClient {
     private static let maximumAnswer = 4 << 20
 
     /// Sends a request and returns the answer; `nil` when no daemon answers within `timeoutSeconds`.
-    package static func ask(_ path: String, _ request: ControlRequest, timeoutSeconds: Int = 10) -> Data? {
+    package static func ask(_ path: String, _ request: ControlRequest, timeoutSeconds: Int = 30) -> Data? {
         guard let address = SocketAddress(path) else { return nil }
         let connection = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard connection >= 0 else { return nil }
@@ -90,25 +106,39 @@ package enum ControlClient {
     }
 }
 
-/// A Unix socket's address.
-private struct SocketAddress {
+/// A Unix socket's address. A path that is too long for one (107 bytes) is reached by its directory's descriptor.
+private struct SocketAddress: ~Copyable {
     private var address = sockaddr_un()
+    private let directory: Int32
 
-    /// `nil` for a path that does not fit (107 bytes).
     init?(_ path: String) {
-        let bytes = Array(path.utf8)
-        guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return nil }
+        var bytes = Array(path.utf8)
+        var directory: Int32 = -1
+        if bytes.count >= MemoryLayout.size(ofValue: address.sun_path) {
+            guard let slash = bytes.lastIndex(of: UInt8(ascii: "/")) else { return nil }
+            let parent = String(decoding: bytes[..<slash], as: UTF8.self)
+            directory = linux_open(parent, Int32(LINUX_O_PATH) | O_DIRECTORY | O_CLOEXEC, 0)
+            guard directory >= 0 else { return nil }
+            bytes = Array("/proc/self/fd/\(directory)".utf8) + bytes[slash...]
+            guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else {
+                close(directory)
+                return nil
+            }
+        }
+        self.directory = directory
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
     }
 
-    func with<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
+    borrowing func with<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
         withUnsafePointer(to: address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
     }
+
+    deinit { if directory >= 0 { close(directory) } }
 }
 
 /// JSON objects, one a line.

@@ -5,7 +5,7 @@ import VolumeEngine
 
 /// The engine behind the kernel's requests: node ids, timeouts and the tables of callbacks.
 ///
-/// A node id is the address of its inode, which stays until the kernel has forgotten it; the root is 1.
+/// Node ids are the inodes' numbers, which stay theirs until the kernel has forgotten them; the root is 1.
 final class FileSystem: Sendable {
     /// The lower directory is ours alone, so what the kernel knows stays true until it, or a revocation, says otherwise.
     static let timeoutSeconds: Double = 86_400
@@ -21,16 +21,12 @@ final class FileSystem: Sendable {
 
     @inline(__always)
     func inode(_ id: fuse_ino_t) -> Inode {
-        if id == FUSE_ROOT_ID { return volume.rootInode }
-        // The kernel names only nodes that it was given and has not forgotten, and each of those is retained.
-        guard let pointer = UnsafeRawPointer(bitPattern: UInt(id)) else { preconditionFailure("node 0") }
-        return Unmanaged<Inode>.fromOpaque(pointer).takeUnretainedValue()
+        volume.inode(node: id)
     }
 
     @inline(__always)
     func nodeID(_ inode: Inode) -> fuse_ino_t {
-        if inode === volume.rootInode { return fuse_ino_t(FUSE_ROOT_ID) }
-        return fuse_ino_t(UInt(bitPattern: Unmanaged.passUnretained(inode).toOpaque()))
+        fuse_ino_t(inode.node)
     }
 
     func parameters(_ entry: Entry) -> fuse_entry_param {

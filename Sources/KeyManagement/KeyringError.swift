@@ -13,4 +13,16 @@ package enum KeyringError: Error, Sendable, Equatable {
     case noUsableKEK
     /// The cryptographic library failed.
     case cipher(CipherError)
+
+    /// The owner answered, and the answer was no: the keys have to go now. Anything else may be an outage, which a lease bridges.
+    package var isRefusal: Bool {
+        switch self {
+        case .root(let error, _):
+            switch error.code {
+            case .disabled, .denied, .pendingDeletion, .destroyed, .keyNotFound: true
+            default: false
+            }
+        case .notAuthentic, .format, .noUsableKEK, .cipher: false
+        }
+    }
 }

@@ -21,6 +21,12 @@ package struct KeyringUnlocking: Sendable {
         return try Self.assemble(keyring, keks: keks, active: active.version)
     }
 
+    /// Unwraps the active KEK and lets it go: proof that its owner still says yes.
+    package func probe(_ keyring: ZoneKeyring) throws(KeyringError) {
+        guard let active = keyring.activeKEK else { throw .noUsableKEK }
+        _ = try unlock(active, of: keyring)
+    }
+
     /// A keyring with one fresh KEK under the given CMKs.
     package func create(
         volume: UniqueID, zone: ZoneID, policy: ZoneKeyring.Policy, cmks: [any CustomerMasterKey], now: UInt64

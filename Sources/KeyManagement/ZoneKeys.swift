@@ -22,6 +22,11 @@ package final class ZoneKeys: Sendable {
     /// The KEK version that wraps new DEKs.
     package var activeKEK: UnlockedKEK { keks[activeIndex] }
 
+    /// Authenticates a keyring anew after a change, under every version that may decrypt.
+    package func seal(_ keyring: inout ZoneKeyring) throws(CipherError) {
+        try KeyringUnlocking.seal(&keyring, under: keks)
+    }
+
     package func kek(_ version: KeyVersion) -> UnlockedKEK? { keks.first { $0.version == version } }
 
     /// The newest metadata keys: they seal new link targets.

@@ -16,6 +16,13 @@ package struct Credentials: Sendable {
 extension Volume {
     /// Attributes as a program sees them: the lower inode's, with the plaintext size.
     package func attributes(_ inode: Inode) throws(Errno) -> stat {
+        // The root's tell nothing, and programs that unmount ask for them.
+        if inode !== rootInode { _ = try keys(inode.zone) }
+        return try settledAttributes(inode)
+    }
+
+    /// The same, also while the zone drains.
+    func settledAttributes(_ inode: Inode) throws(Errno) -> stat {
         let content = inode.kind == .regular ? inode.state.withLock { $0.content } : nil
         if let content { return try attributes(inode, content, try content.lowerAttributes()) }
         return try presented(inode, try lowerAttributes(inode))

@@ -17,6 +17,8 @@ package final class RequestBuffer: @unchecked Sendable {
     let plain: UnsafeMutableRawPointer
     /// How far each side was used, so that wiping costs what was used.
     fileprivate var used = 0
+    /// The pool's generation when it was taken.
+    fileprivate var generation: UInt64 = 0
 
     fileprivate init() {
         cipher = .allocate(byteCount: Self.capacity, alignment: Geometry.pageSize)
@@ -36,15 +38,33 @@ package final class RequestBuffer: @unchecked Sendable {
 
 /// Request buffers, the last used first: an idle mount keeps few pages warm.
 package final class BufferPool: Sendable {
-    private let free = Mutex<[RequestBuffer]>([])
+    private let free = Mutex<(buffers: [RequestBuffer], generation: UInt64)>(([], 0))
     /// Buffers kept for reuse; more are made under load, and dropped after it.
     private let keep: Int
 
     init(keep: Int = 8) { self.keep = keep }
 
-    package func take() -> RequestBuffer { free.withLock { $0.popLast() } ?? RequestBuffer() }
+    package func take() -> RequestBuffer {
+        let (kept, generation) = free.withLock { ($0.buffers.popLast(), $0.generation) }
+        let buffer = kept ?? RequestBuffer()
+        buffer.generation = generation
+        return buffer
+    }
 
     package func give(_ buffer: RequestBuffer) {
-        free.withLock { if $0.count < keep { $0.append(buffer) } }
+        free.withLock { free in
+            if free.buffers.count < keep, buffer.generation == free.generation { free.buffers.append(buffer) }
+        }
+    }
+
+    /// Wipes what is kept, and each buffer that is in use when it is given back.
+    func wipe() {
+        let kept = free.withLock { free in
+            free.generation += 1
+            defer { free.buffers = [] }
+            return free.buffers
+        }
+        // Their end wipes them.
+        withExtendedLifetime(kept) {}
     }
 }

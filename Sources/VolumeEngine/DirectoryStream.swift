@@ -38,7 +38,7 @@ package final class DirectoryStream: @unchecked Sendable {
 
     /// Calls `body` for the entries from `start` on, until it returns false: then that entry is given again next time.
     package func read(from start: Int64, _ body: (Item) throws(Errno) -> Bool) throws(Errno) {
-        let handle = try volume.handle(inode)
+        let handle = try volume.admitted(inode)
         try lock.withLock { (_) throws(Errno) in
             if start != offset || start == 0 {
                 try Lower.seekDirectory(descriptor, to: start)
@@ -124,7 +124,7 @@ package final class DirectoryStream: @unchecked Sendable {
 extension Volume {
     /// opendir(3). The header is read first: a directory that cannot be read fails here.
     package func openDirectory(_ inode: Inode) throws(Errno) -> DirectoryStream {
-        _ = try handle(inode)
+        _ = try admitted(inode)
         return DirectoryStream(inode, volume: self, descriptor: try open(inode, flags: O_RDONLY | O_DIRECTORY))
     }
 }

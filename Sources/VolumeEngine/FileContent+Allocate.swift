@@ -18,8 +18,10 @@ extension FileContent {
         guard count <= Geometry.maximumSize, offset <= Geometry.maximumSize - count else { throw .fileTooBig }
         guard mode.isSubset(of: [.keepSize, .punchHole, .zeroRange]) else { throw .notSupported }
         _ = try volume.keys(inode.zone)
+        try ensureKeys()
         try lock.writing { () throws(Errno) in
             guard isWritable else { throw .badDescriptor }
+            try requireKeys()
             if mode.contains(.punchHole) {
                 guard mode.contains(.keepSize), !mode.contains(.zeroRange) else { throw .notSupported }
                 return try zero(from: offset, to: min(offset + count, size))

@@ -71,7 +71,7 @@ extension FileContent {
         let previous = (header, keys)
         do {
             let version = KeyVersion(rawValue: newest.rawValue + 1)
-            let (slot, dek) = try volume.keys(inode.zone).makeSlot(version: version, now: Volume.now)
+            let (slot, dek) = try volume.storingKeys(inode.zone).makeSlot(version: version, now: Volume.now)
             header.slots[header.currentIndex].state = .retiring
             header.slots.append(slot)
             keys.append(try FileKeys(version: version, dek: dek.key, file: header.file))
@@ -90,6 +90,7 @@ extension FileContent {
         guard isWritable, stage != .closed || header.state == .open else { return }
         let info = try Lower.stat(descriptor)
         guard info.st_nlink > 0 else { return }
+        try requireKeys()
         let isDoubtful = stage == .doubtful
         if isDoubtful, try hasHoles() { header.flags.insert(.sparse) }
         if !isDoubtful, tailIsDoubtful { try clearTail() }

@@ -5,8 +5,10 @@ extension FileContent {
     /// Reads up to `count` bytes; what comes back lies in `buffer`, and is shorter only at the end of the file.
     package func read(at offset: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> UnsafeRawBufferPointer {
         _ = try volume.keys(inode.zone)
+        try ensureKeys()
         let count = min(count, RequestBuffer.maximumRequest)
         return try lock.reading { () throws(Errno) in
+            try requireKeys()
             let end = min(offset &+ UInt64(count), size)
             guard offset < end else { return UnsafeRawBufferPointer(start: buffer.plain, count: 0) }
             let first = Geometry.page(at: offset)
@@ -19,6 +21,8 @@ extension FileContent {
                 throw volume.damaged(.fileLength, inode.number, "shorter than its size")
             }
             try openPages(first, count: pages, cipher: buffer.cipher, available: got, plain: buffer.plain)
+            // The zone may have been closed meanwhile: then nothing leaves.
+            _ = try volume.keys(inode.zone)
             let skip = Int(offset - Geometry.plainStart(of: first))
             return UnsafeRawBufferPointer(start: buffer.plain + skip, count: Int(end - offset))
         }

@@ -8,11 +8,13 @@ extension FileContent {
     package func truncate(to newSize: UInt64) throws(Errno) {
         guard newSize <= Geometry.maximumSize else { throw .fileTooBig }
         _ = try volume.keys(inode.zone)
+        try ensureKeys()
         try lock.writing { () throws(Errno) in try truncateLocked(to: newSize) }
     }
 
     func truncateLocked(to newSize: UInt64) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
+        try requireKeys()
         _ = try prepareHeader(sealing: 1, inPlace: false)
         edge.forget()
         if newSize < size { try shrink(to: newSize) } else { try grow(to: newSize) }

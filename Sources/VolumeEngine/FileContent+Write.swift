@@ -8,12 +8,15 @@ extension FileContent {
         guard data.count > 0 else { return }
         precondition(data.count <= RequestBuffer.maximumRequest)
         guard offset <= Geometry.maximumSize - UInt64(data.count) else { throw .fileTooBig }
-        _ = try volume.keys(inode.zone)
+        // What the kernel holds of a draining zone is stored still.
+        _ = try volume.storingKeys(inode.zone)
+        try ensureKeys()
         try lock.writing { () throws(Errno) in try writeLocked(data, at: offset, buffer) }
     }
 
     func writeLocked(_ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
+        try requireKeys()
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
         buffer.willUse(pages: span.pages)
         if span.skipsPages { markSparse() }

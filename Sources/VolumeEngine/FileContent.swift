@@ -19,7 +19,7 @@ package final class FileContent: @unchecked Sendable {
     var descriptor: Descriptor
     var isWritable: Bool
     var header: FileHeader
-    /// Keys of the header's slots, in the same order.
+    /// Keys of the header's slots, in the same order. Empty after a revocation, until the zone is open again and somebody asks.
     var keys: [FileKeys]
     /// All-zero pages read as zeros: the file is sparse, or a crash may have left some.
     var holesAllowed: Bool
@@ -34,6 +34,7 @@ package final class FileContent: @unchecked Sendable {
     var edge = EdgePage()
     var openCount = 1
     private let published = Atomic<UInt64>(0)
+    private let hasKeys = Atomic<Bool>(true)
     private let failures = Atomic<UInt64>(0)
 
     /// What the lower storage holds as this file's header.
@@ -64,7 +65,7 @@ package final class FileContent: @unchecked Sendable {
 
     /// A new, empty file on a lower file that was just created.
     init(creating inode: Inode, in volume: Volume, descriptor: Descriptor) throws(Errno) {
-        let zoneKeys = try volume.keys(inode.zone)
+        let zoneKeys = try volume.storingKeys(inode.zone)
         let id = try Volume.randomID()
         do {
             let (slot, dek) = try zoneKeys.makeSlot(version: .first, now: Volume.now)
@@ -95,6 +96,36 @@ package final class FileContent: @unchecked Sendable {
         tailIsDoubtful = loaded.isDoubtful
         lengthTellsSize = loaded.lengthTellsSize
         size = loaded.size
+    }
+
+    /// Unwraps the DEKs again after a revocation. Called without `lock`, before each operation that needs keys.
+    @inline(__always)
+    func ensureKeys() throws(Errno) {
+        if !hasKeys.load(ordering: .acquiring) { try restoreKeys() }
+    }
+
+    private func restoreKeys() throws(Errno) {
+        try lock.writing { () throws(Errno) in
+            guard keys.isEmpty else { return }
+            keys = try volume.fileKeys(header, inode)
+            hasKeys.store(true, ordering: .releasing)
+        }
+    }
+
+    /// Within `lock`: the keys are there. A revocation may have come since `ensureKeys`.
+    @inline(__always)
+    func requireKeys() throws(Errno) {
+        guard keys.isEmpty else { return }
+        throw (try? volume.zone(inode.zone))?.refusal ?? .keyRevoked
+    }
+
+    /// Takes the keys and whatever plaintext is kept out of memory; waits for operations under way.
+    func forgetKeys() {
+        lock.writing {
+            hasKeys.store(false, ordering: .releasing)
+            keys = []
+            edge.wipe()
+        }
     }
 
     /// fstat(2) of the lower file.

@@ -17,6 +17,8 @@ package final class Inode: Sendable {
     let zone: ZoneID
     /// Differs from any other inode object's ever made in this mount.
     package let generation: UInt64
+    /// What the kernel calls it.
+    package let node: UInt64
 
     struct State {
         /// Where it was seen last; `nil` for the root.
@@ -46,11 +48,12 @@ package final class Inode: Sendable {
     // zero, only under the table's shard.
     let references = Atomic<Int>(1)
 
-    init(key: InodeKey, kind: Kind, zone: ZoneID, generation: UInt64, location: Location?) {
+    init(key: InodeKey, kind: Kind, zone: ZoneID, identity: InodeIdentity, location: Location?) {
         self.key = key
         self.kind = kind
         self.zone = zone
-        self.generation = generation
+        generation = identity.generation
+        node = identity.node
         var state = State()
         state.location = location
         self.state = Mutex(state)
@@ -58,6 +61,12 @@ package final class Inode: Sendable {
 
     /// The lower inode number.
     package var number: UInt64 { key.number }
+}
+
+/// What a new inode object is given by its table.
+struct InodeIdentity {
+    let generation: UInt64
+    let node: UInt64
 }
 
 /// Names a lower inode.

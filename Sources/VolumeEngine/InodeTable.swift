@@ -14,21 +14,25 @@ final class InodeTable: Sendable {
 
     private let shards: [Shard] = (0..<shardCount).map { _ in Shard() }
     private let generations = Atomic<UInt64>(1)
+    let nodes: NodeNumbers
+
+    init(sharedHighest: SharedWord?) { nodes = NodeNumbers(sharedHighest: sharedHighest) }
 
     private func shard(_ key: InodeKey) -> Shard {
         shards[Int(truncatingIfNeeded: (key.number &* 0x9E37_79B9_7F4A_7C15) >> 58)]
     }
 
-    /// The inode for `key`, with one more reference; made by `make` (with its generation) if it is new.
-    func acquire(_ key: InodeKey, make: (UInt64) -> Inode) -> (inode: Inode, isNew: Bool) {
+    /// The inode for `key`, with one more reference; made by `make` if it is new.
+    func acquire(_ key: InodeKey, make: (InodeIdentity) -> Inode) -> (inode: Inode, isNew: Bool) {
         shard(key).inodes.withLock { inodes in
             if let inode = inodes[key] {
                 inode.references.add(1, ordering: .relaxed)
                 return (inode, false)
             }
-            let inode = make(generations.add(1, ordering: .relaxed).newValue)
-            // What the kernel holds of it is its address.
-            _ = Unmanaged.passRetained(inode)
+            let generation = generations.add(1, ordering: .relaxed).newValue
+            let inode = make(InodeIdentity(generation: generation, node: nodes.reserve()))
+            // The number that the kernel holds of it keeps it.
+            nodes.set(inode.node, to: Unmanaged.passRetained(inode))
             inodes[key] = inode
             return (inode, true)
         }
@@ -69,7 +73,7 @@ final class InodeTable: Sendable {
                 return parent
             }
             count = 1
-            Unmanaged.passUnretained(current).release()
+            nodes.release(current.node)
         }
     }
 

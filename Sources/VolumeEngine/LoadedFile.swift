@@ -76,8 +76,8 @@ extension Volume {
         return (header, keys)
     }
 
-    private func fileKeys(_ header: FileHeader, _ inode: Inode) throws(Errno) -> [FileKeys] {
-        let zoneKeys = try keys(inode.zone)
+    func fileKeys(_ header: FileHeader, _ inode: Inode) throws(Errno) -> [FileKeys] {
+        let zoneKeys = try storingKeys(inode.zone)
         var keys: [FileKeys] = []
         for slot in header.slots {
             let dek: SecretKey

@@ -10,7 +10,7 @@ extension Volume {
     package func create(
         _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, flags: Int32, _ who: Credentials
     ) throws(Errno) -> (entry: Entry, content: FileContent) {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             try handle.makeSidecar(lower)
             let descriptor: Descriptor
@@ -36,10 +36,10 @@ extension Volume {
         _ parent: Inode, _ handle: DirectoryHandle, _ lower: LowerName, _ descriptor: Descriptor
     ) throws(Errno) -> (entry: Entry, content: FileContent) {
         let info = try Lower.stat(descriptor)
-        let (inode, _) = table.acquire(InodeKey(info)) { generation in
+        let (inode, _) = table.acquire(InodeKey(info)) { identity in
             table.retain(parent)
             return Inode(
-                key: InodeKey(info), kind: .regular, zone: handle.zone, generation: generation,
+                key: InodeKey(info), kind: .regular, zone: handle.zone, identity: identity,
                 location: Inode.Location(parent: parent, name: lower.stored))
         }
         do throws(Errno) {
@@ -87,7 +87,7 @@ extension Volume {
             closeContent(content)
             return entry
         }
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             try handle.makeSidecar(lower)
             do throws(Errno) {
@@ -104,7 +104,7 @@ extension Volume {
     package func makeSymbolicLink(
         _ parent: Inode, _ name: UnsafeRawBufferPointer, target: UnsafeRawBufferPointer, _ who: Credentials
     ) throws(Errno) -> Entry {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             let stored = try sealLink(target, zone: handle.zone)
             try handle.makeSidecar(lower)
@@ -124,7 +124,7 @@ extension Volume {
     package func makeDirectory(
         _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, _ who: Credentials
     ) throws(Errno) -> Entry {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             let (header, keys) = try Self.makeDirectoryHeader(
                 volume: description.volume, keys: try self.keys(handle.zone), now: Self.now)

@@ -13,7 +13,7 @@ extension Volume {
         }
         if let cached {
             // The gate of revocation: keys that are cached are not keys that may be used.
-            _ = try keys(cached.zone)
+            _ = try storingKeys(cached.zone)
             return cached
         }
         guard inode.kind == .directory else { throw .notDirectory }
@@ -27,6 +27,19 @@ extension Volume {
         }
         while let ancestor = missing.popLast() { _ = try loadHandle(ancestor) }
         return try loadHandle(inode)
+    }
+
+    /// The handle of a directory for a program's operation.
+    func admitted(_ inode: Inode) throws(Errno) -> DirectoryHandle {
+        let handle = try handle(inode)
+        _ = try keys(handle.zone)
+        return handle
+    }
+
+    /// Lets a program's operation on an inode pass, or says why not.
+    func admit(_ inode: Inode) throws(Errno) {
+        _ = try keys(inode.zone)
+        if inode.kind == .directory { _ = try admitted(inode) }
     }
 
     /// Deeper trees are refused with ELOOP, so that a cycle that somebody made on the lower storage ends.
@@ -125,7 +138,7 @@ extension Volume {
     private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ inode: Inode) throws(Errno)
         -> DirectoryKeys
     {
-        let zoneKeys = try keys(header.zone)
+        let zoneKeys = try storingKeys(header.zone)
         let slot = header.slots[header.currentIndex]
         do {
             let dek = try zoneKeys.unwrap(slot)

@@ -11,7 +11,7 @@ package struct Entry {
 extension Volume {
     /// Finds `name` in a directory. The entry's inode carries one more reference, which `forget` gives back.
     package func lookUp(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
         }
@@ -25,10 +25,10 @@ extension Volume {
         _ info: stat, _ parent: Inode, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
     ) throws(Errno) -> Entry {
         let key = InodeKey(info)
-        let (inode, isNew) = table.acquire(key) { generation in
+        let (inode, isNew) = table.acquire(key) { identity in
             table.retain(parent)
             return Inode(
-                key: key, kind: Inode.Kind(mode: info.st_mode), zone: handle.zone, generation: generation,
+                key: key, kind: Inode.Kind(mode: info.st_mode), zone: handle.zone, identity: identity,
                 location: Inode.Location(parent: parent, name: Self.stored(name)))
         }
         do throws(Errno) {

@@ -143,7 +143,9 @@ extension FileContent {
     /// Gives a file that was made just now its header: something is about to depend on it.
     func storeFirstHeader() throws(Errno) {
         try lock.writing { () throws(Errno) in
-            if stage == .unwritten, isWritable { _ = try prepareHeader(sealing: 0, inPlace: false) }
+            guard stage == .unwritten, isWritable else { return }
+            try requireKeys()
+            _ = try prepareHeader(sealing: 0, inPlace: false)
         }
     }
 

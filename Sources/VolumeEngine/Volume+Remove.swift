@@ -5,7 +5,7 @@ import VolumeFormat
 extension Volume {
     /// unlink(2).
     package func unlink(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         try handle.withLowerName(name) { (lower) throws(Errno) in
             let info = try Lower.stat(handle.descriptor, lower.text)
             guard Inode.Kind(mode: info.st_mode) != .directory else { throw .isDirectory }
@@ -35,7 +35,7 @@ extension Volume {
     /// rmdir(2). The kernel keeps others from adding entries meanwhile. The directory leaves its place by a rename, so that
     /// after a crash it is either there with its header, or not there.
     package func removeDirectory(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         try handle.withLowerName(name) { (lower) throws(Errno) in
             let info = try Lower.stat(handle.descriptor, lower.text)
             guard Inode.Kind(mode: info.st_mode) == .directory else { throw .notDirectory }

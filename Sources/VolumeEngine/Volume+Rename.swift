@@ -9,8 +9,8 @@ extension Volume {
         flags: UInt32
     ) throws(Errno) {
         guard flags & ~UInt32(LINUX_RENAME_NOREPLACE | LINUX_RENAME_EXCHANGE) == 0 else { throw .invalid }
-        let old = try handle(oldParent)
-        let new = try handle(newParent)
+        let old = try admitted(oldParent)
+        let new = try admitted(newParent)
         guard old.zone == new.zone else { throw .crossDevice }
         try old.withLowerName(oldName) { (from) throws(Errno) in
             try new.withLowerName(newName) { (to) throws(Errno) in
@@ -23,7 +23,7 @@ extension Volume {
 
     /// link(2).
     package func link(_ inode: Inode, to parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
-        let handle = try handle(parent)
+        let handle = try admitted(parent)
         guard inode.zone == handle.zone else { throw .crossDevice }
         guard inode.kind != .directory else { throw .perm }
         return try handle.withLowerName(name) { (lower) throws(Errno) in

@@ -31,10 +31,12 @@ extension Volume {
             || changes.modificationTime != nil || changes.clearsSetID
         // Not while the last handle's end is writing its bookkeeping: it puts back the times that it found.
         if touchesNode { try gate(inode).lock.withLock { (_) throws(Errno) in try setNodeAttributes(inode, changes) } }
-        return try attributes(inode)
+        return try settledAttributes(inode)
     }
 
     private func setNodeAttributes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) {
+        // Times come with what the kernel stores of a draining zone.
+        if changes.mode != nil || changes.uid != nil || changes.gid != nil { try admit(inode) }
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if changes.uid != nil || changes.gid != nil {
             try Lower.changeOwner(node, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)

@@ -18,6 +18,7 @@ extension Volume {
 
     /// getxattr(2).
     package func getAttribute(_ inode: Inode, _ name: String) throws(Errno) -> [UInt8] {
+        try admit(inode)
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if Self.isClear(name) { return try Lower.getAttribute(path: node.procPath, name) }
         guard Self.isSealable(name) else { throw .notSupported }
@@ -40,6 +41,7 @@ extension Volume {
     package func setAttribute(
         _ inode: Inode, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
     ) throws(Errno) {
+        try admit(inode)
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if Self.isClear(name) { return try Lower.setAttribute(path: node.procPath, name, value, flags: flags) }
         guard Self.isSealable(name) else { throw .notSupported }
@@ -60,6 +62,7 @@ extension Volume {
 
     /// listxattr(2).
     package func listAttributes(_ inode: Inode) throws(Errno) -> [String] {
+        try admit(inode)
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         let lower = try Lower.listAttributes(path: node.procPath).map { String(decoding: $0, as: UTF8.self) }
         var names = lower.filter(Self.isClear)
@@ -81,6 +84,7 @@ extension Volume {
 
     /// removexattr(2).
     package func removeAttribute(_ inode: Inode, _ name: String) throws(Errno) {
+        try admit(inode)
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if Self.isClear(name) { return try Lower.removeAttribute(path: node.procPath, name) }
         guard Self.isSealable(name) else { throw .notSupported }

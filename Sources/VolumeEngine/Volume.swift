@@ -17,6 +17,8 @@ package final class Volume: Sendable {
         package var readOnly = false
         /// Directory handles kept; bounded by the descriptors that the process may have.
         package var handleCapacity = 1024
+        /// Eight bytes that other processes see: the highest node number ever given out. They outlive the volume.
+        package var sharedHighestNode: SharedWord?
         package init() {}
     }
 
@@ -30,8 +32,8 @@ package final class Volume: Sendable {
     let isPrivileged: Bool
     let lowerRoot: Descriptor
     let volumeDirectory: Descriptor
-    let rootZone: Zone
-    let table = InodeTable()
+    let zones: ZoneTable
+    let table: InodeTable
     let handles: HandleCache
     let aead: AEADPool
     package let buffers = BufferPool()
@@ -51,7 +53,7 @@ package final class Volume: Sendable {
     init(
         description: VolumeDescription, options: Options, epoch: UInt64, lastCrashedEpoch: UInt64,
         lowerRoot: Descriptor,
-        volumeDirectory: Descriptor, keys: ZoneKeys, onDamage: @escaping @Sendable (Damage) -> Void
+        volumeDirectory: Descriptor, zones: [Zone], onDamage: @escaping @Sendable (Damage) -> Void
     ) throws(Errno) {
         self.description = description
         self.options = options
@@ -61,28 +63,38 @@ package final class Volume: Sendable {
         self.volumeDirectory = volumeDirectory
         self.onDamage = onDamage
         isPrivileged = geteuid() == 0
-        rootZone = Zone(keys)
+        self.zones = ZoneTable(zones)
+        table = InodeTable(sharedHighest: options.sharedHighestNode)
         handles = HandleCache(capacity: options.handleCapacity)
         gates = (0..<256).map { _ in Gate() }
         do { aead = try AEADPool() } catch { throw .io }
         let info = try Lower.stat(lowerRoot)
         rootInode =
-            table.acquire(InodeKey(info)) { generation in
-                Inode(key: InodeKey(info), kind: .directory, zone: .root, generation: generation, location: nil)
+            table.acquire(InodeKey(info)) { identity in
+                Inode(key: InodeKey(info), kind: .directory, zone: .root, identity: identity, location: nil)
             }.inode
         rootInode.state.withLock { $0.isSetgid = info.st_mode & mode_t(S_ISGID) != 0 }
     }
 
     /// The zone with that id.
-    func zone(_ id: ZoneID) throws(Errno) -> Zone {
-        guard id == .root else { throw .noKey }
-        return rootZone
+    package func zone(_ id: ZoneID) throws(Errno) -> Zone {
+        guard let zone = zones.find(id) else { throw .noKey }
+        return zone
     }
 
-    func hasZone(_ id: ZoneID) -> Bool { id == .root }
+    package var allZones: [Zone] { zones.all }
 
-    /// The keys of a zone, or why there are none.
+    /// The inode that the kernel calls `node`.
+    @inline(__always)
+    package func inode(node: UInt64) -> Inode { table.nodes.inode(node) }
+
+    func hasZone(_ id: ZoneID) -> Bool { zones.find(id) != nil }
+
+    /// The keys of a zone for a program's operation, or why it is refused.
     func keys(_ id: ZoneID) throws(Errno) -> ZoneKeys { try zone(id).keys() }
+
+    /// The keys of a zone for storing what was accepted before: also while it drains.
+    func storingKeys(_ id: ZoneID) throws(Errno) -> ZoneKeys { try zone(id).storingKeys() }
 
     func gate(_ inode: Inode) -> Gate { gates[Int(truncatingIfNeeded: inode.number & 255)] }
 

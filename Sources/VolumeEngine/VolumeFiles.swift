@@ -20,6 +20,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     /// A file of the volume's own directory is not authentic.
     case notAuthentic(String)
     case missing(String)
+    /// The volume has as many zones as it may.
+    case tooManyZones
     case cipher
 }
 

@@ -7,11 +7,19 @@ import VolumeFormat
 /// A volume that this process holds: locked against others, unlocked by its CMK, and marked as mounted until `close`.
 package final class VolumeMount: Sendable {
     package let volume: Volume
-    package let keyring: ZoneKeyring
-    private let files: VolumeFiles
+    let files: VolumeFiles
+    let unlocking: KeyringUnlocking
     // flock(2) lives as long as this descriptor, so a crash leaves no lock behind.
     private let lockFile: Descriptor
     private let state: Mutex<VolumeState>
+    /// The state that `close` stores, sealed ahead: the root zone may have no keys then.
+    private let cleanState: Mutex<[UInt8]>
+    /// Keyrings as they are stored. Leaf lock.
+    let keyrings: Mutex<[ZoneID: ZoneKeyring]>
+    /// Held while a keyring is changed and stored; no call to a CMK's owner under it. Taken before `keyrings` and the zones' locks.
+    let keyringChange = Mutex<Void>(())
+    /// Zones that could not be unlocked at the mount, and why; they are closed.
+    package let lockedZones: [ZoneID: KeyringError]
 
     /// Takes the lock, unwraps the keys, authenticates the volume's files, and notes the new epoch durably.
     package init(
@@ -19,15 +27,19 @@ package final class VolumeMount: Sendable {
         onDamage: @escaping @Sendable (Damage) -> Void
     ) throws(VolumeError) {
         files = try VolumeFiles(lower: lower)
+        self.unlocking = unlocking
         let (description, sealed) = try files.readDescription()
         lockFile = try Self.lock(files, readOnly: options.readOnly)
-        keyring = try files.keyring(.root)
-        guard keyring.volume == description.volume, keyring.zone == .root else {
+        let root = try files.keyring(.root)
+        guard root.volume == description.volume, root.zone == .root else {
             throw .notAuthentic("\(VolumeFiles.zones)/0")
         }
         let keys: ZoneKeys
-        do { keys = try unlocking.unlock(keyring) } catch { throw .keyring(error) }
+        do { keys = try unlocking.unlock(root) } catch { throw .keyring(error) }
         try VolumeFiles.authenticate(sealed, keys, VolumeFiles.description)
+        let others = try Self.otherZones(files, description.volume, unlocking)
+        keyrings = Mutex(others.keyrings.merging([.root: root]) { $1 })
+        lockedZones = others.failures
         var current = try files.readState(keys)
         if current.mounted { current.lastCrashedEpoch = current.epoch }
         if !options.readOnly {
@@ -36,14 +48,51 @@ package final class VolumeMount: Sendable {
             try files.writeState(current, keys)
         }
         state = Mutex(current)
+        cleanState = Mutex(try Self.sealClean(current, keys))
         do {
             volume = try Volume(
                 description: description, options: options, epoch: current.epoch,
                 lastCrashedEpoch: current.lastCrashedEpoch, lowerRoot: files.lowerRoot,
-                volumeDirectory: files.directory, keys: keys, onDamage: onDamage)
+                volumeDirectory: files.directory, zones: [Zone(keys)] + others.zones, onDamage: onDamage)
             // A root that cannot be read is found now, not at the first program's first call.
             _ = try volume.handle(volume.rootInode)
         } catch { throw .lower(error, "reading the root directory of \(lower)") }
+    }
+
+    /// The zones but the root: each with its keys, or closed where they cannot be had. One that fails does not keep the others away.
+    private static func otherZones(
+        _ files: VolumeFiles, _ volume: UniqueID, _ unlocking: KeyringUnlocking
+    ) throws(VolumeError) -> (zones: [Zone], keyrings: [ZoneID: ZoneKeyring], failures: [ZoneID: KeyringError]) {
+        var zones: [Zone] = []
+        var keyrings: [ZoneID: ZoneKeyring] = [:]
+        var failures: [ZoneID: KeyringError] = [:]
+        for id in try files.zoneIDs() where id != .root {
+            let keyring = try files.keyring(id)
+            guard keyring.volume == volume, keyring.zone == id else {
+                throw .notAuthentic("\(VolumeFiles.zones)/\(id.rawValue)")
+            }
+            keyrings[id] = keyring
+            do throws(KeyringError) { zones.append(Zone(try unlocking.unlock(keyring))) } catch {
+                failures[id] = error
+                zones.append(Zone(closed: id, reason: error.isRefusal ? .keyRevoked : .noKey))
+            }
+        }
+        return (zones, keyrings, failures)
+    }
+
+    private static func sealClean(_ state: VolumeState, _ keys: ZoneKeys) throws(VolumeError) -> [UInt8] {
+        var last = state
+        last.mounted = false
+        return try VolumeFiles.seal(last.authenticatedBytes, keys)
+    }
+
+    /// After the root zone's active KEK has changed: what it authenticates is sealed under the new one.
+    func resealVolumeFiles(_ keys: ZoneKeys) throws(VolumeError) {
+        let now = state.withLock { $0 }
+        try files.write(VolumeFiles.description, try VolumeFiles.seal(volume.description.authenticatedBytes, keys))
+        try files.writeState(now, keys)
+        let clean = try Self.sealClean(now, keys)
+        cleanState.withLock { $0 = clean }
     }
 
     /// Ends the mount: all that was written is flushed, and only then the volume is marked clean. No operation is under way.
@@ -51,14 +100,7 @@ package final class VolumeMount: Sendable {
         guard !volume.options.readOnly else { return }
         do { try Lower.syncAll(files.lowerRoot) } catch { throw .lower(error, "flushing the lower storage") }
         guard !volume.isDirty else { return }
-        var last = state.withLock { $0 }
-        last.mounted = false
-        do { try files.writeState(last, try volume.keys(.root)) } catch let error as VolumeError {
-            throw error
-        } catch {
-            // Revoked: it stays marked as mounted, and the next mount is careful.
-            return
-        }
+        try files.write(VolumeFiles.state, cleanState.withLock { $0 })
     }
 
     private static func lock(_ files: VolumeFiles, readOnly: Bool) throws(VolumeError) -> Descriptor {
@@ -71,11 +113,13 @@ package final class VolumeMount: Sendable {
             if error == .noEntry { throw .missing(VolumeFiles.lock) }
             throw .lower(error, "locking the volume")
         }
-        guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else {
-            let holder = (try? AtomicFile.read(files.directory, VolumeFiles.lock, limit: 4096)) ?? []
-            throw .locked(String(decoding: holder, as: UTF8.self))
+        // A daemon that was killed just now may still be on its way out.
+        for attempt in 0..<20 {
+            if flock(file.raw, LOCK_EX | LOCK_NB) == 0 { return file }
+            if attempt < 19 { usleep(50_000) }
         }
-        return file
+        let holder = (try? AtomicFile.read(files.directory, VolumeFiles.lock, limit: 4096)) ?? []
+        throw .locked(String(decoding: holder, as: UTF8.self))
     }
 
     /// Leaves a line in the lock file for those who find it locked.

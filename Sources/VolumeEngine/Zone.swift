@@ -4,6 +4,9 @@ import Synchronization
 import VolumeFormat
 
 /// A zone at run time: its keys while they are here, and the gate through which every operation passes.
+///
+/// Open, every operation may use the keys. Draining, programs are refused already, and what they wrote before may still be stored.
+/// Closed, there are no keys.
 package final class Zone: Sendable {
     package let id: ZoneID
     // Leaf lock: held to copy a reference.
@@ -11,6 +14,7 @@ package final class Zone: Sendable {
 
     private enum State {
         case open(ZoneKeys)
+        case draining(ZoneKeys, Errno)
         /// The errno that operations get meanwhile: EKEYREVOKED, or ENOKEY for a root that cannot be reached.
         case closed(Errno)
     }
@@ -20,12 +24,68 @@ package final class Zone: Sendable {
         state = Mutex(.open(keys))
     }
 
-    /// The zone's keys, or the reason why there are none.
+    /// A zone whose keys could not be had when the volume was mounted.
+    package init(closed id: ZoneID, reason: Errno) {
+        self.id = id
+        state = Mutex(.closed(reason))
+    }
+
+    /// The zone's keys for a program's operation, or the reason why it is refused.
     package func keys() throws(Errno) -> ZoneKeys {
         try state.withLock { (state) throws(Errno) in
             switch state {
             case .open(let keys): return keys
+            case .draining(_, let reason), .closed(let reason): throw reason
+            }
+        }
+    }
+
+    /// The zone's keys for storing what was accepted before: also while draining.
+    package func storingKeys() throws(Errno) -> ZoneKeys {
+        try state.withLock { (state) throws(Errno) in
+            switch state {
+            case .open(let keys), .draining(let keys, _): return keys
             case .closed(let reason): throw reason
+            }
+        }
+    }
+
+    package var isOpen: Bool {
+        state.withLock { if case .open = $0 { true } else { false } }
+    }
+
+    /// What programs are refused with; `nil` while they are not.
+    package var refusal: Errno? {
+        state.withLock { state in
+            switch state {
+            case .open: nil
+            case .draining(_, let reason), .closed(let reason): reason
+            }
+        }
+    }
+
+    /// From now on programs are refused. False when the zone was not open.
+    package func drain(_ reason: Errno) -> Bool {
+        state.withLock { state in
+            guard case .open(let keys) = state else { return false }
+            state = .draining(keys, reason)
+            return true
+        }
+    }
+
+    /// From now on there are no keys. What still runs has a reference of its own; the caller waits for it by the files' locks.
+    package func close(_ reason: Errno) { state.withLock { $0 = .closed(reason) } }
+
+    /// Opens the zone again, under keys that were unwrapped anew.
+    package func open(_ keys: ZoneKeys) { state.withLock { $0 = .open(keys) } }
+
+    /// Puts changed keys in the place of the old ones. A zone that is closed stays so.
+    package func install(_ keys: ZoneKeys) {
+        state.withLock { state in
+            switch state {
+            case .open: state = .open(keys)
+            case .draining(_, let reason): state = .draining(keys, reason)
+            case .closed: break
             }
         }
     }

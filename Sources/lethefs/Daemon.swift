@@ -46,21 +46,24 @@ struct Daemon {
         var options = Volume.Options()
         options.readOnly = request.readOnly
         options.handleCapacity = max(64, min(4096, descriptors / 4))
+        let trusted = TrustedRoots(roots)
         let mount: VolumeMount
         do {
             mount = try VolumeMount(
                 lower: request.lower, options: options,
-                unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.resolve(uri) }
+                unlocking: KeyringUnlocking { (uri) throws(RootError) in try trusted.current.resolve(uri) }
             ) { damage.note($0) }
         } catch { throw Failure(error, lower: request.lower) }
         if !request.roots.isEmpty {
             try host.writeRecord(description.volume, Host.VolumeRecord(roots: roots.trusted.map(Roots.kept)))
         }
         mount.describeHolder("pid \(getpid()), on \(request.mountPoint)")
-        try serve(mount, host, log, damage)
+        try serve(mount, host, trusted, log, damage)
     }
 
-    private func serve(_ mount: VolumeMount, _ host: Host, _ log: Logger, _ damage: DamageLog) throws {
+    private func serve(
+        _ mount: VolumeMount, _ host: Host, _ roots: TrustedRoots, _ log: Logger, _ damage: DamageLog
+    ) throws {
         chdir("/")
         // Whoever started us may have had them ignored; they are how a service manager ends a mount.
         for ending in [SIGHUP, SIGINT, SIGTERM] { linux_default_signal(ending) }
@@ -80,9 +83,12 @@ struct Daemon {
                     "the end of \(host.logPath(mount.volume.description.volume)) has fusermount3's reason; allow_other "
                     + "needs root, or user_allow_other in /etc/fuse.conf")
         }
-        let control = DaemonControl(
-            mount: mount, request: request, host: host, damage: damage,
-            logPath: host.logPath(mount.volume.description.volume))
+        for (zone, error) in mount.lockedZones {
+            log.warning("zone \(zone.rawValue) stays closed: \(Failure(error, lower: request.lower).what)")
+        }
+        let services = DaemonServices(
+            mount: mount, request: request, host: host, roots: roots, log: log, damage: damage, session: session)
+        let control = DaemonControl(services)
         control.start(log)
         let housekeeping = Housekeeping(mount.volume)
         housekeeping.start()

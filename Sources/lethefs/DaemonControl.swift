@@ -6,36 +6,52 @@ import VolumeEngine
 
 /// The daemon's record in the runtime directory, and its answers over the socket.
 final class DaemonControl: Sendable {
+    /// One verb: works with the daemon's services and the request's arguments, and gives what is encoded as the result.
+    typealias Handler = @Sendable (DaemonServices, [String: String]) throws -> any Encodable & Sendable
+
+    /// Each family of verbs adds its own in a file of its own.
+    private static let handlers: [ControlVerb: Handler] = [
+        .status: { services, _ in services.status() }
+    ]
+
     private let host: Host
     private let record: RuntimeDirectory.Record
     private let server: ControlServer?
 
-    init(mount: VolumeMount, request: MountRequest, host: Host, damage: DamageLog, logPath: String) {
-        self.host = host
-        let volume = "\(mount.volume.description.volume)"
+    init(_ services: DaemonServices) {
+        host = services.host
         record = RuntimeDirectory.Record(
-            pid: getpid(), volume: volume, lower: request.lower, mountPoint: request.mountPoint, log: logPath)
-        let start = Date.now
+            pid: getpid(), volume: "\(services.mount.volume.description.volume)", lower: services.request.lower,
+            mountPoint: services.request.mountPoint, log: services.logPath)
         guard host.runtime.prepare() else {
             server = nil
             return
         }
-        server = ControlServer(path: host.runtime.socketPath(pid: getpid())) { message in
-            switch message.verb {
-            case .status:
-                let memory = ProcessMemory.read()
-                let status = MountStatus(
-                    volume: volume, lower: request.lower, mountPoint: request.mountPoint, pid: getpid(),
-                    mountedAt: start,
-                    readOnly: request.readOnly, transport: "dev-fuse", epoch: mount.volume.epoch,
-                    afterCrash: mount.volume.isAfterCrash, knownInodes: mount.volume.knownInodes,
-                    residentKiB: memory["VmRSS"] ?? 0, lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count,
-                    log: logPath, zones: [ZoneStatus(mount.keyring)])
-                let encoder = JSONEncoder()
-                encoder.dateEncodingStrategy = .iso8601
-                return (try? encoder.encode(status)) ?? Data()
-            }
+        server = ControlServer(path: host.runtime.socketPath(pid: getpid())) { Self.answer($0, services) }
+    }
+
+    private static func answer(_ request: ControlRequest, _ services: DaemonServices) -> Data {
+        let encoder = JSONEncoder()
+        encoder.dateEncodingStrategy = .iso8601
+        func encoded(_ value: some Encodable) -> Data { (try? encoder.encode(value)) ?? Data() }
+        guard let handler = handlers[request.verb] else {
+            let failure = Failure(
+                .invalid, "the daemon does not know \"\(request.verb.rawValue)\"",
+                meaning: "It is of another version than this command.", remedy: "unmount and mount again")
+            return encoded(FailureAnswer(failure: failure))
         }
+        do {
+            let result = encoded(try handler(services, request.arguments))
+            return Data("{\"result\":".utf8) + result + Data("}".utf8)
+        } catch let failure as Failure {
+            return encoded(FailureAnswer(failure: failure))
+        } catch let error as VolumeError {
+            return encoded(FailureAnswer(failure: Failure(error, lower: services.request.lower)))
+        } catch { return encoded(FailureAnswer(failure: Failure(.internalError, "\(error)"))) }
+    }
+
+    private struct FailureAnswer: Encodable {
+        var failure: Failure
     }
 
     func start(_ log: Logger) {
@@ -51,6 +67,19 @@ final class DaemonControl: Sendable {
     func stop() {
         server?.stop()
         host.runtime.remove(pid: getpid())
+    }
+}
+
+extension DaemonServices {
+    func status() -> MountStatus {
+        let memory = ProcessMemory.read()
+        let volume = mount.volume
+        return MountStatus(
+            volume: "\(volume.description.volume)", lower: request.lower, mountPoint: request.mountPoint,
+            pid: getpid(), mountedAt: startedAt, readOnly: request.readOnly, transport: "dev-fuse", epoch: volume.epoch,
+            afterCrash: volume.isAfterCrash, knownInodes: volume.knownInodes, residentKiB: memory["VmRSS"] ?? 0,
+            lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count, log: logPath,
+            zones: mount.zoneKeyrings.map { ZoneStatus($0) })
     }
 }
 

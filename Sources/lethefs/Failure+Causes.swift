@@ -39,6 +39,8 @@ extension Failure {
                 .notAuthentic, "\(lower)/.lethefs/\(file) is missing",
                 meaning: "The volume cannot be opened without it; the files themselves are untouched.",
                 remedy: "restore .lethefs from a backup of this volume")
+        case .tooManyZones:
+            self.init(.invalid, "the volume has as many zones as it may", meaning: "Nothing was changed.")
         case .lower(let errno, let doing):
             if errno == .readOnly {
                 self.init(
@@ -75,7 +77,7 @@ extension Failure {
         }
     }
 
-    private init(_ error: KeyringError, lower: String) {
+    init(_ error: KeyringError, lower: String) {
         switch error {
         case .root(let root, let uri): self.init(root, uri: uri)
         case .notAuthentic:

@@ -27,10 +27,10 @@ struct StatusCommand: ParsableCommand {
         try reporting {
             let host = Host()
             let records = host.runtime.records()
-            guard let path else { return try list(records.compactMap { Self.status(host, $0) }) }
+            guard let path else { return try list(records.compactMap { Self.status($0) }) }
             if let mounted = try? MountTable.find(path) {
                 guard let record = records.last(where: { $0.mountPoint == mounted }),
-                    let status = Self.status(host, record)
+                    let status = Self.status(record)
                 else {
                     throw Failure(
                         .notMounted, "the daemon of \(mounted) does not answer",
@@ -40,18 +40,15 @@ struct StatusCommand: ParsableCommand {
                 return try show(status)
             }
             let lower = try Paths.absolute(path)
-            if let record = records.last(where: { $0.lower == lower }), let status = Self.status(host, record) {
+            if let record = records.last(where: { $0.lower == lower }), let status = Self.status(record) {
                 return try show(status)
             }
             try show(try Self.facts(lower))
         }
     }
 
-    private static func status(_ host: Host, _ record: RuntimeDirectory.Record) -> MountStatus? {
-        let decoder = JSONDecoder()
-        decoder.dateDecodingStrategy = .iso8601
-        return ControlClient.ask(host.runtime.socketPath(pid: record.pid), ControlRequest(verb: .status))
-            .flatMap { try? decoder.decode(MountStatus.self, from: $0) }
+    private static func status(_ record: RuntimeDirectory.Record) -> MountStatus? {
+        try? DaemonClient.ask(record, .status, timeoutSeconds: 10)
     }
 
     private static func facts(_ lower: String) throws -> VolumeFacts {
@@ -61,7 +58,8 @@ struct StatusCommand: ParsableCommand {
             return VolumeFacts(
                 volume: "\(description.volume)", lower: lower,
                 created: Date(timeIntervalSince1970: Double(description.created)),
-                formatVersion: VolumeDescription.formatVersion, zones: [ZoneStatus(try files.keyring(.root))])
+                formatVersion: VolumeDescription.formatVersion,
+                zones: try files.zoneIDs().map { (id) throws(VolumeError) in ZoneStatus(try files.keyring(id)) })
         } catch { throw Failure(error, lower: lower) }
     }
 

@@ -109,6 +109,22 @@ enum MountTable {
         throw Failure(.notMounted, "\(resolved) is not a LetheFS mount", remedy: "lethefs status  lists the mounts")
     }
 
+    /// The mount that holds a path, and the path within it; `nil` for a path outside all mounts. The mount is not touched where the
+    /// path's text tells.
+    static func containing(_ path: String) throws -> (mountPoint: String, inside: String)? {
+        let mounts = all().map(\.mountPoint).sorted { $0.utf8.count > $1.utf8.count }
+        func split(_ absolute: String) -> (String, String)? {
+            guard let mountPoint = mounts.first(where: { Paths.isInside(absolute, $0) }) else { return nil }
+            return (mountPoint, String(absolute.dropFirst(mountPoint.count).drop { $0 == "/" }))
+        }
+        var absolute = path
+        if !path.hasPrefix("/") { absolute = FileManager.default.currentDirectoryPath + "/" + path }
+        while absolute.count > 1, absolute.hasSuffix("/") { absolute.removeLast() }
+        let isPlain = !absolute.split(separator: "/").contains { $0 == "." || $0 == ".." }
+        if isPlain, let found = split(absolute) { return found }
+        return split(try Paths.absolute(path))
+    }
+
     /// \040 and the like.
     private static func unescape(_ field: Substring) -> String {
         var bytes: [UInt8] = []

@@ -1,0 +1,47 @@
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// What a revocation takes from the engine. Its order is ControlPlane's; docs/REVOCATION.md has the whole.
+extension Volume {
+    /// Inodes of a zone that the kernel may know, each with one more reference; `release` gives them back.
+    package func retainInodes(of zone: ZoneID) -> [Inode] {
+        table.retainAll().filter { inode in
+            if inode.zone == zone || inode.state.withLock({ $0.handle?.zone == zone }) { return true }
+            table.release(inode)
+            return false
+        }
+    }
+
+    package func release(_ inodes: [Inode]) { for inode in inodes { table.release(inode) } }
+
+    /// Stores headers and sizes of a draining zone's open files, so that nothing about them is left to write.
+    package func settle(_ inodes: [Inode]) {
+        for inode in inodes {
+            // The gate keeps the last handle's end from coming between.
+            gate(inode).lock.withLock { _ in
+                guard let content = inode.state.withLock({ $0.content }) else { return }
+                content.lock.writing { do throws(Errno) { try content.settle() } catch { markDirty() } }
+            }
+        }
+    }
+
+    /// Takes the keys of a closed zone out of memory: of files, of directories, in cipher contexts; and plaintext in buffers.
+    /// Waits for the operations that have them.
+    package func forgetKeys(of inodes: [Inode]) {
+        for inode in inodes {
+            let content = inode.state.withLock { state in
+                state.handle = nil
+                return state.content
+            }
+            content?.forgetKeys()
+        }
+        aead.wipe()
+        buffers.wipe()
+    }
+
+    /// Open files among these inodes.
+    package func openCount(_ inodes: [Inode]) -> Int {
+        inodes.reduce(0) { $0 + ($1.state.withLock { $0.content == nil } ? 0 : 1) }
+    }
+}

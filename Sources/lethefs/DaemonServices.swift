@@ -1,0 +1,48 @@
+import FoundationEssentials
+import FuseServer
+import Logging
+import Synchronization
+import VolumeEngine
+
+/// What a daemon's verbs work with.
+final class DaemonServices: Sendable {
+    let mount: VolumeMount
+    let request: MountRequest
+    let host: Host
+    let roots: TrustedRoots
+    let log: Logger
+    let damage: DamageLog
+    let session: MountSession
+    let startedAt = Date.now
+    /// One administrative change at a time: held over calls to the CMK's owner, and by nothing that programs wait for. Outermost.
+    let administration = Mutex<Void>(())
+
+    init(
+        mount: VolumeMount, request: MountRequest, host: Host, roots: TrustedRoots, log: Logger, damage: DamageLog,
+        session: MountSession
+    ) {
+        self.mount = mount
+        self.request = request
+        self.host = host
+        self.roots = roots
+        self.log = log
+        self.damage = damage
+        self.session = session
+    }
+
+    var logPath: String { host.logPath(mount.volume.description.volume) }
+}
+
+/// The root URIs that this daemon trusts; commands may add some while it runs.
+final class TrustedRoots: Sendable {
+    private let roots: Mutex<Roots>
+    init(_ roots: Roots) { self.roots = Mutex(roots) }
+
+    var current: Roots { roots.withLock { $0 } }
+
+    func add(_ uri: String) {
+        roots.withLock { roots in
+            if !roots.trusted.contains(uri) { roots = Roots(trusted: roots.trusted + [uri]) }
+        }
+    }
+}
