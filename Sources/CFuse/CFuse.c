@@ -78,6 +78,12 @@ int lethefs_install_io(struct fuse_session *session) {
     return fuse_session_custom_io(session, &io, fuse_session_fd(session));
 }
 
+int lethefs_notify_increment_epoch(struct fuse_session *session) {
+    // FUSE_NOTIFY_INC_EPOCH of <linux/fuse.h>, which Debian's headers do not have yet.
+    struct fuse_out_header header = {.len = sizeof header, .error = 8, .unique = 0};
+    return write(fuse_session_fd(session), &header, sizeof header) == sizeof header ? 0 : -errno;
+}
+
 void lethefs_set_thread_umask(mode_t mask) {
     if (!has_own_fs_context) {
         // Without it umask(2) would be the whole process's.

@@ -96,11 +96,16 @@ package struct ZoneStatus: Codable, Sendable, Equatable {
     package var policy: String
     package var cmks: [Root]
     package var keks: [Key]
+    /// Of a mounted volume.
+    package var condition: ZoneKeeper.Condition?
 
-    package init(zone: UInt32, policy: String, cmks: [Root], keks: [Key]) {
+    package init(
+        zone: UInt32, policy: String, cmks: [Root], keks: [Key], condition: ZoneKeeper.Condition?
+    ) {
         self.zone = zone
         self.policy = policy
         self.cmks = cmks
         self.keks = keks
+        self.condition = condition
     }
 }

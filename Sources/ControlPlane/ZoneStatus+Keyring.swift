@@ -2,8 +2,8 @@ import FoundationEssentials
 import VolumeFormat
 
 extension ZoneStatus {
-    /// From a keyring as it is stored.
-    package init(_ keyring: ZoneKeyring) {
+    /// From a keyring as it is stored, and of a mounted volume how the zone stands.
+    package init(_ keyring: ZoneKeyring, _ condition: ZoneKeeper.Condition? = nil) {
         func since(_ history: [StateChange]) -> Date { Date(timeIntervalSince1970: Double(history.last?.at ?? 0)) }
         self.init(
             zone: keyring.zone.rawValue, policy: keyring.policy == .anyOf ? "any-of" : "all-of",
@@ -12,6 +12,6 @@ extension ZoneStatus {
             },
             keks: keyring.keks.map {
                 Key(version: $0.version.rawValue, state: $0.state.name, since: since($0.history))
-            })
+            }, condition: condition)
     }
 }

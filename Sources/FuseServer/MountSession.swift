@@ -27,14 +27,15 @@ package final class MountSession: @unchecked Sendable {
     private let fileSystem: FileSystem
     // Used by the thread that runs the mount; libfuse guards its own inside.
     private let session: OpaquePointer
-    private let mountPoint: String
     private let threads: UInt32
+    package let kernelCache: KernelCache
+    /// The kernel's side of it; `nil` where it cannot be told from the table of mounts.
+    package let connection: KernelConnection?
 
     /// Mounts; `onReady` is called when the kernel has agreed on the protocol, from `run`.
     package init(
         volume: Volume, at mountPoint: String, options: Options, onReady: @escaping @Sendable () -> Void
     ) throws(Failure) {
-        self.mountPoint = mountPoint
         threads = options.threads
         fileSystem = FileSystem(volume: volume, onReady: onReady)
         var operations = fuse_lowlevel_ops()
@@ -63,6 +64,8 @@ package final class MountSession: @unchecked Sendable {
             throw .mountFailed
         }
         session = made
+        kernelCache = KernelCache(made)
+        connection = KernelConnection(mountPoint: mountPoint)
     }
 
     private static func arguments(_ options: Options) -> [String] {
@@ -80,6 +83,9 @@ package final class MountSession: @unchecked Sendable {
         lethefs_set_signal_handlers(session)
         let result = lethefs_session_loop(session, threads)
         fuse_remove_signal_handlers(session)
+        // Nobody serves any more: a purge that waits for a request would wait for ever.
+        if !kernelCache.end(withinSeconds: 1) { connection?.abort() }
+        while !kernelCache.end(withinSeconds: 1) {}
         fuse_session_unmount(session)
         fuse_session_destroy(session)
         if result < 0 { throw .loopFailed(Errno(-result)) }

@@ -119,12 +119,17 @@ package final class FileContent: @unchecked Sendable {
         throw (try? volume.zone(inode.zone))?.refusal ?? .keyRevoked
     }
 
-    /// Takes the keys and whatever plaintext is kept out of memory; waits for operations under way.
-    func forgetKeys() {
+    /// Takes the keys and whatever plaintext is kept out of memory; waits for operations under way. False when something about the
+    /// file could not be stored before. The caller holds the gate.
+    func forgetKeys() -> Bool {
         lock.writing {
+            var isSettled = true
+            // A write may have come in since the zone's files were settled.
+            if !keys.isEmpty { do throws(Errno) { try settle() } catch { isSettled = false } }
             hasKeys.store(false, ordering: .releasing)
             keys = []
             edge.wipe()
+            return isSettled
         }
     }
 

@@ -120,14 +120,14 @@ extension Volume {
     }
 
     /// mkdir(2). The directory is made under a temporary name beside its place, so that it inherits group and ACL, gets its
-    /// header, and is then renamed: it is never seen, nor left by a crash, without one.
+    /// header, and is then renamed: it is never seen, nor left by a crash, without one. With `zone` it becomes that zone's root.
     package func makeDirectory(
-        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, _ who: Credentials
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, _ who: Credentials, zone: ZoneID? = nil
     ) throws(Errno) -> Entry {
         let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             let (header, keys) = try Self.makeDirectoryHeader(
-                volume: description.volume, keys: try self.keys(handle.zone), now: Self.now)
+                volume: description.volume, keys: try self.keys(zone ?? handle.zone), now: Self.now)
             let text = try Self.encodedHeader(header, keys: keys)
             let temporary = try Self.temporaryName()
             // The owner must be able to put the header in; what was not asked for is taken away afterwards.

@@ -30,11 +30,11 @@ extension Volume {
     /// Waits for the operations that have them.
     package func forgetKeys(of inodes: [Inode]) {
         for inode in inodes {
-            let content = inode.state.withLock { state in
-                state.handle = nil
-                return state.content
+            inode.state.withLock { $0.handle = nil }
+            gate(inode).lock.withLock { _ in
+                guard let content = inode.state.withLock({ $0.content }) else { return }
+                if !content.forgetKeys() { markDirty() }
             }
-            content?.forgetKeys()
         }
         aead.wipe()
         buffers.wipe()

@@ -109,6 +109,9 @@ package final class Volume: Sendable {
 
     var isDirty: Bool { dirty.load(ordering: .acquiring) }
 
+    /// Something could not be stored in this mount.
+    package var hasUnstored: Bool { isDirty }
+
     /// A mount of this volume has ended in a crash at some time.
     package var isAfterCrash: Bool { lastCrashedEpoch > 0 }
 

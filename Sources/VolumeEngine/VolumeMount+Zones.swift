@@ -51,7 +51,18 @@ extension VolumeMount {
         }
     }
 
-    /// Adds a zone whose keyring was made by `KeyringUnlocking.create` for the number that `nextZone` gave.
+    /// A keyring for a new zone under CMKs that are at hand. Calls their owners.
+    package func makeKeyring(
+        policy: ZoneKeyring.Policy, cmks: [any CustomerMasterKey]
+    ) throws(VolumeError) -> (keyring: ZoneKeyring, keys: ZoneKeys) {
+        let zone = try nextZone()
+        do {
+            return try unlocking.create(
+                volume: volume.description.volume, zone: zone, policy: policy, cmks: cmks, now: Volume.now)
+        } catch { throw .keyring(error) }
+    }
+
+    /// Adds a zone whose keyring `makeKeyring` made.
     package func addZone(_ keyring: ZoneKeyring, _ keys: ZoneKeys) throws(VolumeError) {
         try keyringChange.withLock { (_) throws(VolumeError) in
             guard self.keyring(keyring.zone) == nil else { throw .alreadyVolume }
@@ -61,8 +72,8 @@ extension VolumeMount {
         }
     }
 
-    /// The number of the next zone; EMFILE's like when there are too many.
-    package func nextZone() throws(VolumeError) -> ZoneID {
+    /// The number of the next zone.
+    private func nextZone() throws(VolumeError) -> ZoneID {
         let highest = keyrings.withLock { $0.keys.map(\.rawValue).max() ?? 0 }
         guard highest + 1 < UInt32(ZoneTable.maximumCount) else { throw .tooManyZones }
         return ZoneID(rawValue: highest + 1)

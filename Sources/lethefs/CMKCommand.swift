@@ -76,7 +76,7 @@ struct CMKCommand: ParsableCommand {
 }
 
 extension String {
-    fileprivate func padding(to count: Int) -> String {
+    func padding(to count: Int) -> String {
         self + String(repeating: " ", count: max(0, count - self.count))
     }
 }

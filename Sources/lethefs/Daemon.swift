@@ -55,7 +55,9 @@ struct Daemon {
             ) { damage.note($0) }
         } catch { throw Failure(error, lower: request.lower) }
         if !request.roots.isEmpty {
-            try host.writeRecord(description.volume, Host.VolumeRecord(roots: roots.trusted.map(Roots.kept)))
+            var record = host.readRecord(description.volume) ?? Host.VolumeRecord(roots: [])
+            record.roots = roots.trusted.map(Roots.kept)
+            try host.writeRecord(description.volume, record)
         }
         mount.describeHolder("pid \(getpid()), on \(request.mountPoint)")
         try serve(mount, host, trusted, log, damage)
@@ -89,12 +91,14 @@ struct Daemon {
         let services = DaemonServices(
             mount: mount, request: request, host: host, roots: roots, log: log, damage: damage, session: session)
         let control = DaemonControl(services)
+        services.keepers.start()
         control.start(log)
         let housekeeping = Housekeeping(mount.volume)
         housekeeping.start()
         defer { housekeeping.stop() }
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
+        services.keepers.stop()
         // The programs are gone; what they left open is brought up to date before the volume is called clean.
         mount.volume.settleAll()
         var failure: Failure?

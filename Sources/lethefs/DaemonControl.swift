@@ -10,9 +10,11 @@ final class DaemonControl: Sendable {
     typealias Handler = @Sendable (DaemonServices, [String: String]) throws -> any Encodable & Sendable
 
     /// Each family of verbs adds its own in a file of its own.
-    private static let handlers: [ControlVerb: Handler] = [
-        .status: { services, _ in services.status() }
-    ]
+    private static let handlers: [ControlVerb: Handler] = {
+        var all: [ControlVerb: Handler] = [.status: { services, _ in services.status() }]
+        for family in [zoneHandlers] { all.merge(family) { $1 } }
+        return all
+    }()
 
     private let host: Host
     private let record: RuntimeDirectory.Record
@@ -79,7 +81,7 @@ extension DaemonServices {
             pid: getpid(), mountedAt: startedAt, readOnly: request.readOnly, transport: "dev-fuse", epoch: volume.epoch,
             afterCrash: volume.isAfterCrash, knownInodes: volume.knownInodes, residentKiB: memory["VmRSS"] ?? 0,
             lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count, log: logPath,
-            zones: mount.zoneKeyrings.map { ZoneStatus($0) })
+            zones: mount.zoneKeyrings.map { ZoneStatus($0, keepers[$0.zone]?.condition) })
     }
 }
 

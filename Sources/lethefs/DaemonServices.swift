@@ -14,6 +14,7 @@ final class DaemonServices: Sendable {
     let damage: DamageLog
     let session: MountSession
     let startedAt = Date.now
+    let keepers: ZoneKeepers
     /// One administrative change at a time: held over calls to the CMK's owner, and by nothing that programs wait for. Outermost.
     let administration = Mutex<Void>(())
 
@@ -28,6 +29,7 @@ final class DaemonServices: Sendable {
         self.log = log
         self.damage = damage
         self.session = session
+        keepers = ZoneKeepers(mount: mount, request: request, roots: roots, log: log, session: session)
     }
 
     var logPath: String { host.logPath(mount.volume.description.volume) }

@@ -43,6 +43,8 @@ struct Host {
     /// lower storage could make it name a module of his own, so those names are never loaded by themselves.
     struct VolumeRecord: Codable {
         var roots: [String]
+        /// Zones by the path they were made at, for commands that name them by it.
+        var zones: [String: UInt32]?
     }
 
     private func recordPath(_ volume: UniqueID) -> String { "\(home)/volumes/\(volume).json" }

@@ -81,7 +81,7 @@ struct InitCommand: ParsableCommand {
         } catch { throw Failure(error, uri: "embedded SoftHSM2 token in \(host.embeddedTokens)") }
     }
 
-    private static func newVolumeID() throws -> UniqueID {
+    static func newVolumeID() throws -> UniqueID {
         var words: (UInt64, UInt64) = (0, 0)
         do {
             try withUnsafeMutableBytes(of: &words) { (bytes) throws(CipherError) in try RandomBytes.fill(bytes) }

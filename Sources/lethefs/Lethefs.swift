@@ -27,6 +27,6 @@ struct Lethefs: ParsableCommand {
         version: "lethefs 0.1.0 (format 1)",
         subcommands: [
             InitCommand.self, MountCommand.self, UnmountCommand.self, StatusCommand.self, CMKCommand.self,
-            CheckCommand.self,
+            CheckCommand.self, ZoneCommand.self, RevokeCommand.self, RestoreCommand.self,
         ])
 }

@@ -14,6 +14,9 @@ struct MountCommand: ParsableCommand {
             user_allow_other in /etc/fuse.conf), and mount(8)'s nosuid, nodev, noexec, noatime, with their opposites, sync \
             and dirsync. nosuid and nodev hold unless their opposites are given.
 
+            probe=SECONDS and lease=SECONDS: how often the CMK's owner is asked, and how long the keys may be used since it last said \
+            yes. Default: 1 and 5 for a token in this machine, 10 and 30 for others.
+
             Which CMK opens the volume is what this host remembers of `lethefs init` or of an earlier --root; what the lower \
             directory itself names is not trusted.
 
@@ -59,6 +62,9 @@ struct MountRequest {
     private(set) var readOnly = false
     private(set) var allowOther = false
     private(set) var extra: [String] = []
+    /// Seconds; `nil` leaves it to what the CMK's owner is.
+    private(set) var probeSeconds: Double?
+    private(set) var leaseSeconds: Double?
 
     /// Options that mount(8) knows and that are passed on.
     private static let passedOn: Set<String> = [
@@ -82,11 +88,22 @@ struct MountRequest {
             case "allow_other": allowOther = true
             case "default_permissions": break
             case _ where Self.passedOn.contains(option): extra.append(option)
+            case _ where option.hasPrefix("probe="): probeSeconds = try Self.seconds(option)
+            case _ where option.hasPrefix("lease="): leaseSeconds = try Self.seconds(option)
             case _ where Self.ignored.contains(option) || option.hasPrefix("x-") || option.hasPrefix("comment="): break
             default:
                 throw Failure(
                     .invalid, "unknown mount option \"\(option)\"", remedy: "lethefs mount --help  lists them")
             }
         }
+    }
+
+    /// The value of `probe=` or `lease=`.
+    private static func seconds(_ option: String) throws -> Double {
+        guard let value = Double(option.drop { $0 != "=" }.dropFirst()), (0.1...86_400).contains(value) else {
+            throw Failure(
+                .invalid, "\(option): not a number of seconds from 0.1 to 86400", remedy: "-o probe=1,lease=5")
+        }
+        return value
     }
 }

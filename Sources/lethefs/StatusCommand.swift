@@ -101,9 +101,18 @@ struct StatusCommand: ParsableCommand {
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
     }
 
-    private static func lines(_ zones: [ZoneStatus]) -> [String] {
+    private static func words(_ condition: ZoneKeeper.Condition?) -> String {
+        guard let condition else { return "" }
+        var words = ", \(condition.state) since \(condition.since.formatted(.iso8601))"
+        if let seconds = condition.leaseSeconds { words += ", lease \((seconds * 10).rounded() / 10) s" }
+        if condition.isHeld { words += ", held until lethefs restore" }
+        if let cause = condition.cause { words += ": \(cause)" }
+        return words
+    }
+
+    static func lines(_ zones: [ZoneStatus]) -> [String] {
         zones.flatMap { zone in
-            ["zone \(zone.zone)       \(zone.cmks.count > 1 ? zone.policy : "one CMK")"]
+            ["zone \(zone.zone)       \(zone.cmks.count > 1 ? zone.policy : "one CMK")\(Self.words(zone.condition))"]
                 + zone.cmks.map { "  CMK        \($0.state) since \($0.since.formatted(.iso8601))  \($0.uri)" }
                 + zone.keks.map { "  KEK v\($0.version)     \($0.state) since \($0.since.formatted(.iso8601))" }
         }

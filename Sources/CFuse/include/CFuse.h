@@ -15,6 +15,10 @@ unsigned lethefs_request_flags(void);
 /// Returns 0, or a negative errno.
 int lethefs_install_io(struct fuse_session *session);
 
+/// FUSE_NOTIFY_INC_EPOCH (Linux 6.16): all cached names are looked up again before use. Returns 0, or a negative errno: -EINVAL where the
+/// kernel does not know it.
+int lethefs_notify_increment_epoch(struct fuse_session *session);
+
 /// Gives the calling thread a file-system context of its own, once, and sets its umask.
 void lethefs_set_thread_umask(mode_t mask);
 

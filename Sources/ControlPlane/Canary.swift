@@ -1,0 +1,53 @@
+import CLinux
+import Storage
+
+/// A program's view of a zone, held by the daemon for the time of a revocation: what it could read before, it must not read after.
+///
+/// It goes through the mount as any program does, so each step has a deadline: the mount's threads may be busy.
+struct Canary: Sendable {
+    private let descriptor: Int32
+    private let isDirectory: Bool
+    private static let openSeconds = 0.1
+    private static let checkSeconds = 2.0
+
+    /// Opens a file or directory by its path in the mount, and reads of it, so that the kernel has it cached. `nil` where that cannot be
+    /// done in time, or the path does not lead to the mount any more.
+    static func open(_ path: [UInt8], isDirectory: Bool, in mountPoint: String, device: dev_t) -> Canary? {
+        let full = Array(mountPoint.utf8) + [UInt8(ascii: "/")] + path
+        let opened = Deadline.run(seconds: openSeconds) { () -> Int32 in
+            let text = full.map(CChar.init(bitPattern:)) + [0]
+            let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (isDirectory ? O_DIRECTORY : 0)
+            let descriptor = linux_open(text, flags, 0)
+            guard descriptor >= 0 else { return -1 }
+            var info = stat()
+            guard fstat(descriptor, &info) == 0, info.st_dev == device else {
+                close(descriptor)
+                return -1
+            }
+            if !isDirectory {
+                var byte: UInt8 = 0
+                _ = pread(descriptor, &byte, 1, 0)
+            }
+            return descriptor
+        }
+        // One that opens too late stays open until the mount ends; it can read nothing by then.
+        guard let descriptor = opened, descriptor >= 0 else { return nil }
+        return Canary(descriptor: descriptor, isDirectory: isDirectory)
+    }
+
+    /// What reading through the old handle gives now: the errno, 0 when it still reads, `nil` when nothing came back in time. Closes it.
+    func check() -> Int32? {
+        let descriptor = descriptor
+        let isDirectory = isDirectory
+        return Deadline.run(seconds: Self.checkSeconds) {
+            defer { close(descriptor) }
+            if isDirectory {
+                var buffer = [UInt8](repeating: 0, count: 4096)
+                lseek(descriptor, 0, SEEK_SET)
+                return linux_getdents64(descriptor, &buffer, buffer.count) >= 0 ? 0 : linux_get_errno()
+            }
+            var byte: UInt8 = 0
+            return pread(descriptor, &byte, 1, 0) >= 0 ? 0 : linux_get_errno()
+        }
+    }
+}

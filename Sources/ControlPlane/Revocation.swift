@@ -1,0 +1,138 @@
+import CLinux
+import FoundationEssentials
+import Storage
+import VolumeEngine
+import VolumeFormat
+
+/// What a revocation did, and how long each step took.
+package struct RevocationReport: Codable, Sendable, Equatable {
+    package var zone: UInt32
+    /// Why: the owner's answer, the end of the lease, or somebody's command.
+    package var cause: String
+    /// The errno that programs get: EKEYREVOKED or ENOKEY.
+    package var errno: Int32
+    package var at: Date
+    /// Milliseconds from the decision to the end of each step.
+    package var drainedMilliseconds: Double
+    package var closedMilliseconds: Double
+    package var purgedMilliseconds: Double
+    package var canaryMilliseconds: Double
+    /// Inodes that the kernel knew, and files that programs had open.
+    package var inodes: Int
+    package var openFiles: Int
+    /// Everything that programs had written was stored before the keys went.
+    package var isDrained: Bool
+    /// Keys and pages went in time; otherwise a thread that waits for the lower storage has yet to let go of them.
+    package var isComplete: Bool
+    /// What a read through a handle from before gave: "refused", "nothing to read", "no answer", or "READ", which must not be.
+    package var canary: String
+}
+
+/// The revocation of a zone, from the decision to the proof. docs/REVOCATION.md has the order, and the reasons.
+struct Revocation {
+    let mount: VolumeMount
+    let kernel: any KernelCaching
+    let mountPoint: String
+    /// st_dev of the mount's files; `nil` where it is not known: then there is no canary.
+    let device: dev_t?
+
+    /// What programs wrote has so long to be stored. A lower storage that hangs must not keep the keys in memory.
+    private static let drainSeconds = 5.0
+    private static let purgeSeconds = 10.0
+
+    /// Runs on a thread that serves no request and holds no lock.
+    func run(_ zone: Zone, reason: Errno, cause: String) -> RevocationReport {
+        let start = BootClock.now
+        func elapsed() -> Double { ((BootClock.now - start) * 1e6).rounded() / 1e3 }
+        let volume = mount.volume
+        let inodes = volume.retainInodes(of: zone.id)
+        let canary = openCanary(inodes)
+        let root = openRoot()
+
+        // From here on programs are refused. First the attributes: without them the kernel takes no more writes into its cache.
+        _ = zone.drain(reason)
+        let openFiles = volume.openCount(inodes)
+        let isDrained = Deadline.run(seconds: Self.drainSeconds) { drain(zone.id, root) } ?? false
+        let drained = elapsed()
+
+        zone.close(reason)
+        // What came in between is known now, and nothing comes after.
+        let last = volume.retainInodes(of: zone.id)
+        let nodes = last.map(\.node)
+        let isWiped = Deadline.run(seconds: Self.purgeSeconds) { volume.forgetKeys(of: last) } != nil
+        let closed = elapsed()
+        let isPurged = Deadline.run(seconds: Self.purgeSeconds) { kernel.purge(nodes) } != nil
+        let purged = elapsed()
+
+        let outcome = canary.map { $0.check() }
+        let count = last.count
+        volume.release(inodes)
+        // A step that is still under way goes on using them.
+        if isWiped { volume.release(last) }
+        return RevocationReport(
+            zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
+            closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
+            openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored, isComplete: isWiped && isPurged,
+            canary: Self.words(outcome))
+    }
+
+    /// Everything that was accepted is stored, and the kernel holds nothing dirty.
+    private func drain(_ zone: ZoneID, _ root: Int32) -> Bool {
+        let volume = mount.volume
+        let inodes = volume.retainInodes(of: zone)
+        defer { volume.release(inodes) }
+        kernel.invalidateAttributes(inodes.map(\.node))
+        let flushed = flush(root)
+        kernel.purge(inodes.map(\.node))
+        // What was under way may have been added meanwhile.
+        let all = volume.retainInodes(of: zone)
+        defer { volume.release(all) }
+        kernel.purge(all.map(\.node))
+        expireNames(all)
+        volume.settle(all)
+        return flushed
+    }
+
+    private static func words(_ outcome: Int32??) -> String {
+        switch outcome {
+        case .none: "nothing to read"
+        case .some(.none): "no answer"
+        case .some(.some(0)): "READ"
+        case .some(.some): "refused"
+        }
+    }
+
+    private func openCanary(_ inodes: [Inode]) -> Canary? {
+        guard let device, let sample = mount.volume.sample(inodes) else { return nil }
+        return Canary.open(sample.path, isDirectory: sample.isDirectory, in: mountPoint, device: device)
+    }
+
+    /// The mount's root, for syncfs(2); -1 where it cannot be had.
+    private func openRoot() -> Int32 {
+        guard let device else { return -1 }
+        let mountPoint = mountPoint
+        return Deadline.run(seconds: 0.1) {
+            let root = linux_open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+            var info = stat()
+            guard root >= 0, fstat(root, &info) == 0, info.st_dev == device else {
+                if root >= 0 { close(root) }
+                return -1
+            }
+            return root
+        } ?? -1
+    }
+
+    /// Has the kernel write what it holds, in large pieces; the purge then waits for it, and writes what is left page by page.
+    private func flush(_ root: Int32) -> Bool {
+        guard root >= 0 else { return true }
+        defer { close(root) }
+        return syncfs(root) == 0
+    }
+
+    private func expireNames(_ inodes: [Inode]) {
+        guard !kernel.expireNames() else { return }
+        for inode in inodes {
+            if let known = mount.volume.knownName(inode) { kernel.forget(known.name, in: known.parent) }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+import CFuse
+import CLinux
+import Storage
+import Synchronization
+import VolumeEngine
+
+/// What the kernel keeps of this mount, and how it is made to let go of it.
+///
+/// Called from threads that serve no request and hold no lock: the kernel waits for requests under way, and would wait for its own
+/// caller. Nodes that the kernel has forgotten meanwhile are no error.
+package final class KernelCache: KernelCaching, @unchecked Sendable {
+    // libfuse guards its session. `end` waits for every caller before the session goes.
+    private let session: OpaquePointer
+    private let callers = Mutex<(count: Int, ended: Bool)>((0, false))
+    private static let threads = 4
+    /// Nodes that a thread takes at a time; fewer are not worth a second thread.
+    private static let share = 2048
+
+    init(_ session: OpaquePointer) { self.session = session }
+
+    package func invalidateAttributes(_ nodes: [UInt64]) {
+        spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, -1, 0) }
+    }
+
+    package func purge(_ nodes: [UInt64]) {
+        spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0) }
+    }
+
+    package func expireNames() -> Bool {
+        guard enter() else { return true }
+        defer { leave() }
+        return lethefs_notify_increment_epoch(session) == 0
+    }
+
+    package func forget(_ name: [UInt8], in parent: UInt64) {
+        guard enter() else { return }
+        defer { leave() }
+        name.withUnsafeBufferPointer { name in
+            name.withMemoryRebound(to: CChar.self) { text in
+                guard let start = text.baseAddress else { return }
+                _ = fuse_lowlevel_notify_inval_entry(session, parent, start, text.count)
+            }
+        }
+    }
+
+    /// From now on calls do nothing; true when none is under way any more, false when `seconds` have passed before that.
+    func end(withinSeconds seconds: Int) -> Bool {
+        for _ in 0..<(seconds * 1000) {
+            let isIdle = callers.withLock { callers in
+                callers.ended = true
+                return callers.count == 0
+            }
+            if isIdle { return true }
+            usleep(1000)
+        }
+        return false
+    }
+
+    private func enter() -> Bool {
+        callers.withLock { callers in
+            guard !callers.ended else { return false }
+            callers.count += 1
+            return true
+        }
+    }
+
+    private func leave() { callers.withLock { $0.count -= 1 } }
+
+    private struct Session: @unchecked Sendable {
+        let pointer: OpaquePointer
+    }
+
+    private func spread(_ nodes: [UInt64], _ body: @escaping @Sendable (OpaquePointer, UInt64) -> Void) {
+        guard enter() else { return }
+        defer { leave() }
+        guard nodes.count > Self.share else {
+            for node in nodes { body(session, node) }
+            return
+        }
+        let session = Session(pointer: session)
+        let next = Counter()
+        let group = (0..<Self.threads).map { _ in
+            Worker.start {
+                while true {
+                    let start = next.value.add(Self.share, ordering: .relaxed).oldValue
+                    guard start < nodes.count else { return }
+                    for node in nodes[start..<min(start + Self.share, nodes.count)] { body(session.pointer, node) }
+                }
+            }
+        }
+        for worker in group { worker?.join() }
+    }
+
+    private final class Counter: Sendable {
+        let value = Atomic<Int>(0)
+    }
+}
+
+/// A thread that somebody waits for.
+private struct Worker {
+    private let thread: pthread_t
+
+    private final class Body {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+
+    /// `nil` when no thread could be made; then `body` has run here.
+    static func start(_ body: @escaping @Sendable () -> Void) -> Worker? {
+        var thread = pthread_t()
+        let context = Unmanaged.passRetained(Body(body)).toOpaque()
+        let failed = pthread_create(
+            &thread, nil,
+            { context in
+                if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
+                return nil
+            }, context)
+        guard failed == 0 else {
+            Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run()
+            return nil
+        }
+        return Worker(thread: thread)
+    }
+
+    func join() { pthread_join(thread, nil) }
+}

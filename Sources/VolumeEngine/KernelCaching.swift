@@ -1,0 +1,11 @@
+/// What the kernel keeps of a mount, as a revocation sees it. Called from threads that serve no request and hold no lock.
+package protocol KernelCaching: Sendable {
+    /// Attributes of these nodes are asked for again before they are next used, even for a write into the page cache.
+    func invalidateAttributes(_ nodes: [UInt64])
+    /// Pages, mappings, attributes and link targets of these nodes go; what is dirty is written first, and awaited.
+    func purge(_ nodes: [UInt64])
+    /// Every name is looked up again before it is next used. False where the kernel does not know how: then `forget` is called for each.
+    func expireNames() -> Bool
+    /// One name of a directory goes.
+    func forget(_ name: [UInt8], in parent: UInt64)
+}

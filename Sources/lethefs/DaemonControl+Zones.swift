@@ -1,0 +1,154 @@
+import CLinux
+import ControlPlane
+import FoundationEssentials
+import KeyManagement
+import Storage
+import VolumeEngine
+import VolumeFormat
+
+extension ControlVerb {
+    /// `zone` or `path`: asks the owner now, and acts on the answer.
+    static let probe = ControlVerb("probe")
+    static let revoke = ControlVerb("revoke")
+    static let restore = ControlVerb("restore")
+    static let zones = ControlVerb("zones")
+    /// `path`, `roots` (a JSON array), `policy`, `mode`, `uid`, `gid`.
+    static let zoneCreate = ControlVerb("zone-create")
+}
+
+/// A zone and where it was made, as far as this host knows.
+struct ListedZone: Codable {
+    var path: String?
+    var status: ZoneStatus
+}
+
+extension DaemonControl {
+    static let zoneHandlers: [ControlVerb: Handler] = [
+        .probe: { services, arguments in
+            try services.condition(try services.keeper(arguments)) { $0.probeNow() }
+        },
+        .revoke: { services, arguments in
+            try services.condition(try services.keeper(arguments)) { $0.revoke(cause: "by command") }
+        },
+        .restore: { services, arguments in
+            try services.condition(try services.keeper(arguments)) { $0.restore() }
+        },
+        .zones: { services, _ in services.listedZones() },
+        .zoneCreate: { services, arguments in try services.createZone(arguments) },
+    ]
+}
+
+extension DaemonServices {
+    /// The keeper of the zone that `zone` numbers, or to which `path` leads.
+    func keeper(_ arguments: [String: String]) throws -> ZoneKeeper {
+        let id = try zone(arguments)
+        guard let keeper = keepers[id] else {
+            throw Failure(
+                .invalid, "there is no zone \(id.rawValue)", remedy: "lethefs zone list \(request.mountPoint)")
+        }
+        return keeper
+    }
+
+    func zone(_ arguments: [String: String]) throws -> ZoneID {
+        if let text = arguments["zone"] {
+            guard let number = UInt32(text) else { throw Failure(.invalid, "\"\(text)\" is no zone's number") }
+            return ZoneID(rawValue: number)
+        }
+        let path = arguments["path"] ?? ""
+        if path.isEmpty { return .root }
+        // What is closed cannot be looked up; where it was made is known.
+        if let known = host.readRecord(mount.volume.description.volume)?.zones?[path] { return ZoneID(rawValue: known) }
+        do {
+            let inode = try mount.volume.resolve(path)
+            defer { mount.volume.release([inode]) }
+            return try mount.volume.zone(of: inode)
+        } catch {
+            throw Failure(
+                .invalid, "\(request.mountPoint)/\(path): \(error.message)", meaning: "Its zone cannot be told.",
+                remedy: "name the zone by its number: --zone N, as lethefs zone list \(request.mountPoint) shows it")
+        }
+    }
+
+    /// Has the keeper do something, and gives how the zone stands then.
+    func condition(
+        _ keeper: ZoneKeeper, _ action: (ZoneKeeper) -> ZoneKeeper.Outcome?
+    ) throws -> ZoneKeeper.Condition {
+        switch action(keeper) {
+        case .condition(let condition): return condition
+        case .failure(let error):
+            // A refusal has closed the zone, which is what the caller wanted to see; an outage is the caller's news.
+            if error.isRefusal { return keeper.condition }
+            throw Failure(error, lower: request.lower)
+        case nil:
+            throw Failure(
+                .rootUnreachable, "zone \(keeper.zone.id.rawValue) has not come to an end of it in a minute",
+                meaning: "The CMK's owner does not answer, or the lower storage hangs.", remedy: "see \(logPath)")
+        }
+    }
+
+    func listedZones() -> [ListedZone] {
+        let paths = host.readRecord(mount.volume.description.volume)?.zones ?? [:]
+        return mount.zoneKeyrings.map { keyring in
+            let path = keyring.zone == .root ? "" : paths.first { $0.value == keyring.zone.rawValue }?.key
+            return ListedZone(path: path, status: ZoneStatus(keyring, keepers[keyring.zone]?.condition))
+        }
+    }
+
+    /// Makes a directory that is not there yet the root of a new zone.
+    func createZone(_ arguments: [String: String]) throws -> ListedZone {
+        let volume = mount.volume
+        let path = arguments["path"] ?? ""
+        let uris = (try? JSONDecoder().decode([String].self, from: Data((arguments["roots"] ?? "").utf8))) ?? []
+        let policy: ZoneKeyring.Policy = arguments["policy"] == "all-of" ? .allOf : .anyOf
+        guard !uris.isEmpty, uris.count <= 16, let name = path.split(separator: "/").last,
+            let mode = mode_t(arguments["mode"] ?? ""), let uid = uid_t(arguments["uid"] ?? ""),
+            let gid = gid_t(arguments["gid"] ?? "")
+        else { throw Failure(.invalid, "the request to make a zone lacks something") }
+        guard !request.readOnly else { throw Failure(.storage, "\(request.mountPoint) is mounted read-only") }
+        return try administration.withLock { _ in
+            let parentPath = path.split(separator: "/").dropLast().joined(separator: "/")
+            do {
+                let parent = try volume.resolve(parentPath)
+                defer { volume.release([parent]) }
+                try requireAbsent(path)
+                var cmks: [any CustomerMasterKey] = []
+                for uri in uris {
+                    do throws(RootError) { cmks.append(try Roots.open(uri)) } catch {
+                        throw Failure(error, uri: Roots.withoutPIN(uri))
+                    }
+                }
+                for uri in uris { roots.add(uri) }
+                let made = try mount.makeKeyring(policy: policy, cmks: cmks)
+                var record = host.readRecord(volume.description.volume) ?? Host.VolumeRecord(roots: [])
+                record.roots += uris.map(Roots.kept).filter { !record.roots.contains($0) }
+                record.zones = (record.zones ?? [:]).merging([path: made.keyring.zone.rawValue]) { $1 }
+                try host.writeRecord(volume.description.volume, record)
+                try mount.addZone(made.keyring, made.keys)
+                let text = Array(name.utf8)
+                let entry = try text.withUnsafeBytes { (bytes) throws(Errno) in
+                    try volume.makeDirectory(
+                        parent, bytes, mode: mode, Credentials(uid: uid, gid: gid), zone: made.keyring.zone)
+                }
+                volume.release([entry.inode])
+                // The kernel may know that there was nothing of that name.
+                session.kernelCache.forget(text, in: parent.node)
+                keepers.add(try volume.zone(made.keyring.zone))
+                log.notice("zone \(made.keyring.zone.rawValue) made")
+                return ListedZone(
+                    path: path, status: ZoneStatus(made.keyring, keepers[made.keyring.zone]?.condition))
+            } catch let error as Errno {
+                throw Failure(.invalid, "\(request.mountPoint)/\(path): \(error.message)", meaning: "No zone was made.")
+            }
+        }
+    }
+
+    private func requireAbsent(_ path: String) throws {
+        do {
+            let inode = try mount.volume.resolve(path)
+            mount.volume.release([inode])
+            throw Errno.exists
+        } catch let error as Errno {
+            guard error == .noEntry else { throw error }
+        }
+    }
+}
