@@ -46,6 +46,11 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // Reads lower trees for Tests/crashlab, with the engine and without FUSE.
+        .executableTarget(
+            name: "crash-reader", dependencies: ["CLinux", "VolumeEngine", "KeyProviderPKCS11"],
+            path: "Tests/crash-reader", swiftSettings: strict),
+
         .target(
             name: "TestSupport", dependencies: ["Ciphers", "KeyManagement", "VolumeEngine"],
             path: "Tests/TestSupport", swiftSettings: strict),

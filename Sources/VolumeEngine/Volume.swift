@@ -76,6 +76,9 @@ package final class Volume: Sendable {
         rootInode.state.withLock { $0.isSetgid = info.st_mode & mode_t(S_ISGID) != 0 }
     }
 
+    // The table's number for the root keeps the root, and with it the lower directory open.
+    deinit { table.release(rootInode) }
+
     /// The zone with that id.
     package func zone(_ id: ZoneID) throws(Errno) -> Zone {
         guard let zone = zones.find(id) else { throw .noKey }

@@ -19,7 +19,9 @@ extension TestVolume {
 
 extension TestVolume {
     /// Descriptors of this process that lie in this volume.
-    func openDescriptors() throws -> Int {
+    func openDescriptors() throws -> Int { try Self.openDescriptors(in: lower) }
+
+    static func openDescriptors(in lower: String) throws -> Int {
         (0..<4096).count { number in
             var text = [CChar](repeating: 0, count: 4096)
             let count = readlink("/proc/self/fd/\(number)", &text, 4095)

@@ -84,6 +84,9 @@ final class TestVolume {
         held = try Self.mount(lower, unlocking, observer, damages)
     }
 
+    /// Lets the mount go without another one.
+    func drop() { held = nil }
+
     func remount() throws {
         try close()
         try open()
