@@ -46,9 +46,20 @@ extension Session {
             publicTemplate.add(CKA_VERIFY, false)
             privateTemplate.add(CKA_SIGN, false)
         }
+        let pair = try generatePair(CKM_RSA_PKCS_KEY_PAIR_GEN, publicTemplate, privateTemplate)
+        return KeyObjects(kind: .rsa, key: pair.private, encryptionKey: pair.public)
+    }
+
+    /// C_GenerateKeyPair.
+    func generatePair(
+        _ type: CK_MECHANISM_TYPE, _ publicTemplate: consuming AttributeTemplate,
+        _ privateTemplate: consuming AttributeTemplate
+    ) throws(Failure) -> (private: CK_OBJECT_HANDLE, public: CK_OBJECT_HANDLE) {
+        var publicTemplate = publicTemplate
+        var privateTemplate = privateTemplate
         var publicKey: CK_OBJECT_HANDLE = 0
         var privateKey: CK_OBJECT_HANDLE = 0
-        try Mechanism.plain(CKM_RSA_PKCS_KEY_PAIR_GEN).withMechanism { (mechanism) throws(Failure) in
+        try Mechanism.plain(type).withMechanism { (mechanism) throws(Failure) in
             try cryptoki.check("C_GenerateKeyPair") {
                 publicTemplate.withAttributes { publicAttributes, publicCount in
                     privateTemplate.withAttributes { privateAttributes, privateCount in
@@ -59,6 +70,6 @@ extension Session {
                 }
             }
         }
-        return KeyObjects(kind: .rsa, key: privateKey, encryptionKey: publicKey)
+        return (privateKey, publicKey)
     }
 }

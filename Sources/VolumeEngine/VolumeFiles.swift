@@ -113,14 +113,14 @@ package struct VolumeFiles: Sendable {
     }
 
     /// Checks that a file was written by someone who had the root zone's KEK.
-    static func authenticate(_ file: SealedFile, _ keys: ZoneKeys, _ name: String) throws(VolumeError) {
+    package static func authenticate(_ file: SealedFile, _ keys: ZoneKeys, _ name: String) throws(VolumeError) {
         guard let kek = keys.kek(file.kekVersion) else { throw .notAuthentic(name) }
         let code: [UInt8]
         do { code = try kek.code(for: file.body) } catch { throw .cipher }
         guard HMACSHA256.isEqual(code, file.mac) else { throw .notAuthentic(name) }
     }
 
-    static func seal(_ body: [UInt8], _ keys: ZoneKeys) throws(VolumeError) -> [UInt8] {
+    package static func seal(_ body: [UInt8], _ keys: ZoneKeys) throws(VolumeError) -> [UInt8] {
         do {
             return SealedFile(body: body, kekVersion: keys.activeKEK.version, mac: try keys.activeKEK.code(for: body))
                 .encoded
