@@ -14,7 +14,7 @@ struct Canary: Sendable {
     /// done in time, or the path does not lead to the mount any more.
     static func open(_ path: [UInt8], isDirectory: Bool, in mountPoint: String, device: dev_t) -> Canary? {
         let full = Array(mountPoint.utf8) + [UInt8(ascii: "/")] + path
-        let opened = Deadline.run(seconds: openSeconds) { () -> Int32 in
+        let opened = Deadline.run(seconds: openSeconds, late: { if $0 >= 0 { close($0) } }) { () -> Int32 in
             let text = full.map(CChar.init(bitPattern:)) + [0]
             let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (isDirectory ? O_DIRECTORY : 0)
             let descriptor = linux_open(text, flags, 0)
@@ -30,7 +30,6 @@ struct Canary: Sendable {
             }
             return descriptor
         }
-        // One that opens too late stays open until the mount ends; it can read nothing by then.
         guard let descriptor = opened, descriptor >= 0 else { return nil }
         return Canary(descriptor: descriptor, isDirectory: isDirectory)
     }

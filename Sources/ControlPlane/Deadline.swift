@@ -2,10 +2,24 @@ import Synchronization
 
 /// Runs something that the kernel may keep from returning, and waits for it only so long.
 enum Deadline {
-    /// What `body` gave, or `nil` when `seconds` passed before: it goes on by itself then, and its result is dropped.
-    static func run<R: Sendable>(seconds: Double, _ body: @escaping @Sendable () -> R) -> R? {
+    /// What `body` gave, or `nil` when `seconds` passed before: it goes on by itself then, and `late` gets what it gives in the end.
+    static func run<R: Sendable>(
+        seconds: Double, late: @escaping @Sendable (R) -> Void = { _ in }, _ body: @escaping @Sendable () -> R
+    ) -> R? {
         let box = Mailbox<R>()
-        Thread.detach { box.post(body()) }
-        return box.wait(seconds: seconds)
+        let isDecided = Decision()
+        Thread.detach {
+            let result = body()
+            if isDecided.take() { box.post(result) } else { late(result) }
+        }
+        if let result = box.wait(seconds: seconds) { return result }
+        // Whoever comes second has lost: either the result is on its way, or it is late.
+        return isDecided.take() ? nil : box.wait(seconds: .infinity)
+    }
+
+    private final class Decision: Sendable {
+        private let taken = Atomic<Bool>(false)
+        /// True for the first caller.
+        func take() -> Bool { !taken.exchange(true, ordering: .acquiringAndReleasing) }
     }
 }

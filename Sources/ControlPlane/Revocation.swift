@@ -111,7 +111,7 @@ struct Revocation {
     private func openRoot() -> Int32 {
         guard let device else { return -1 }
         let mountPoint = mountPoint
-        return Deadline.run(seconds: 0.1) {
+        return Deadline.run(seconds: 0.1, late: { if $0 >= 0 { close($0) } }) {
             let root = linux_open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
             var info = stat()
             guard root >= 0, fstat(root, &info) == 0, info.st_dev == device else {

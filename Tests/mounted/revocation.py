@@ -1,0 +1,214 @@
+"""A zone is revoked: nothing of it can be read by any path, nothing acknowledged is lost, and it comes back without a remount."""
+
+import errno
+import json
+import os
+import time
+
+from harness import equal, on_volume, raises
+from harness.process import Failed
+from harness.scene import Scene
+from harness.tokens import FaultyModule, keys_of
+
+CKR_DEVICE_REMOVED = 0x32
+
+
+def state(volume, zone=0):
+    told = json.loads(volume.command("status", volume.mountpoint, "--json").stdout)
+    return next(one["condition"] for one in told["zones"] if one["zone"] == zone)
+
+
+def wait_state(volume, wanted, zone=0, limit=60):
+    deadline = time.monotonic() + limit
+    while (now := state(volume, zone))["state"] != wanted:
+        if time.monotonic() > deadline:
+            raise Failed(f"zone {zone} is not {wanted} after {limit} s: {now}")
+        time.sleep(0.05)
+    return now
+
+
+def scene_of(volume, name="work", **settings):
+    directory = volume.mountpoint / name
+    directory.mkdir()
+    return Scene(directory, **settings)
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def by_command_and_back(volume):
+    """`lethefs revoke`: cached pages, open handles, mappings (one mlocked), names, attributes, links, O_DIRECT; then `restore`."""
+    volume.init().mount()
+    with scene_of(volume) as scene:
+        scene.wait_working()
+        for _ in range(3):
+            report = json.loads(volume.command("revoke", volume.mountpoint, "--json").stdout)["lastRevocation"]
+            equal(report["canary"], "refused")
+            assert report["isDrained"] and report["isComplete"], report
+            assert report["openFiles"] >= 50, report
+            scene.wait_refused()
+            raises(errno.EKEYREVOKED, os.listdir, scene.directory)
+            raises(errno.EKEYREVOKED, os.stat, scene.directory / "small" / "1")
+            volume.command("restore", volume.mountpoint)
+            scene.wait_working()
+            equal(scene.lost(), 0, "acknowledged writes lost")
+        volume.command("revoke", volume.mountpoint)
+        volume.command("restore", volume.mountpoint)
+        scene.wait_working()
+        equal(scene.lost(), 0)
+    volume.unmount().check()
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def by_the_token(volume):
+    """Another program switches the key off in the token; on again, and everything goes on."""
+    volume.init().mount()
+    key = keys_of(volume)[0]
+    with scene_of(volume) as scene:
+        scene.wait_working()
+        for _ in range(2):
+            key.by_other_program("disable")
+            wait_state(volume, "revoked")
+            scene.wait_refused()
+            key.by_other_program("enable")
+            wait_state(volume, "open")
+            scene.wait_working()
+            equal(scene.lost(), 0)
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def unmounted_while_revoked(volume):
+    """A revoked volume is unmounted: it was stored before the keys went, so that the next mount finds nothing in doubt."""
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"x" * 10000)
+    volume.command("revoke", volume.mountpoint)
+    volume.unmount().mount()
+    equal((volume.mountpoint / "file").read_bytes(), b"x" * 10000)
+    assert not json.loads(volume.command("status", volume.mountpoint, "--json").stdout)["afterCrash"]
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def killed_while_revoked(volume):
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"y" * 10000)
+    volume.command("revoke", volume.mountpoint)
+    volume.kill()
+    volume.mount()
+    equal((volume.mountpoint / "file").read_bytes(), b"y" * 10000)
+    volume.unmount().check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def one_zone_of_two(volume):
+    """Each zone goes and comes back on its own; rename and link across zones give EXDEV; mounts find the zones again."""
+    volume.init().mount()
+    made = json.loads(volume.command("zone", "create", volume.mountpoint / "ward", "--json").stdout)
+    equal(made["status"]["zone"], 1)
+    zone = volume.mountpoint / "ward"
+    (volume.mountpoint / "outside").write_bytes(b"outside")
+    (zone / "inside").write_bytes(b"inside")
+    raises(errno.EXDEV, os.rename, zone / "inside", volume.mountpoint / "moved")
+    raises(errno.EXDEV, os.link, volume.mountpoint / "outside", zone / "linked")
+    (zone / "deep").mkdir()
+    os.rename(zone / "inside", zone / "deep" / "inside")
+    with Scene(zone / "deep") as inner, scene_of(volume) as outer:
+        inner.wait_working()
+        outer.wait_working()
+        volume.command("revoke", zone)
+        inner.wait_refused()
+        outer.wait_working()
+        equal(state(volume, 0)["state"], "open")
+        raises(errno.EKEYREVOKED, os.listdir, zone)
+        volume.command("restore", volume.mountpoint, "--zone", "1")
+        inner.wait_working()
+        volume.command("revoke", volume.mountpoint)
+        outer.wait_refused()
+        volume.command("restore", volume.mountpoint)
+        outer.wait_working()
+        inner.wait_working()
+        equal(inner.lost() + outer.lost(), 0)
+    key = keys_of(volume)[1]
+    volume.unmount()
+    key.by_other_program("disable")
+    volume.mount()  # The other zone is there all the same.
+    equal((volume.mountpoint / "outside").read_bytes(), b"outside")
+    raises(errno.EKEYREVOKED, os.listdir, zone)
+    key.by_other_program("enable")
+    wait_state(volume, "open", 1)
+    equal((zone / "deep" / "inside").read_bytes(), b"inside")
+    volume.unmount().check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def a_root_that_hangs(volume):
+    """C_Decrypt does not return: the zone is closed when its lease ends, with ENOKEY, and comes back when the module does."""
+    module = FaultyModule(volume)
+    volume.init("--root", module.uri)
+    volume.mount("allow_other,probe=0.5,lease=3")
+    with scene_of(volume) as scene:
+        scene.wait_working()
+        module.hang()
+        began = time.monotonic()
+        told = wait_state(volume, "revoked")
+        equal(told["lastRevocation"]["errno"], errno.ENOKEY)
+        last = max(scene.wait_refused().values())
+        assert last - began < 3 + 20, f"readable for {last - began} s with a lease of 3 s"
+        module.hang(False)
+        wait_state(volume, "open")
+        scene.wait_working()
+        equal(scene.lost(), 0)
+    volume.unmount().check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def a_root_that_fails_for_a_while(volume):
+    """Errors shorter than the lease are bridged; longer ones are not."""
+    module = FaultyModule(volume)
+    volume.init("--root", module.uri)
+    volume.mount("allow_other,probe=0.5,lease=30")
+    with scene_of(volume, small=100, handles=20, mebibytes=4) as scene:
+        scene.wait_working()
+        module.fail("C_Decrypt", CKR_DEVICE_REMOVED, 4)
+        deadline = time.monotonic() + 60
+        while (module.control / "inject.C_Decrypt").exists() and time.monotonic() < deadline:
+            equal(state(volume)["state"], "open")
+            time.sleep(0.1)
+        scene.wait_working()
+        equal(state(volume)["state"], "open")
+    volume.unmount().mount("allow_other,probe=0.5,lease=2")
+    module.fail("C_Decrypt", CKR_DEVICE_REMOVED, 1_000_000)
+    equal(wait_state(volume, "revoked")["lastRevocation"]["errno"], errno.ENOKEY)
+    module.fail("C_Decrypt", CKR_DEVICE_REMOVED, 0)
+    wait_state(volume, "open")
+    volume.unmount().check()
+
+
+@on_volume(limit=300, needs=["lethefs"])
+def a_key_that_flaps(volume):
+    """Off and on every 100 ms under load: no deadlock, and nothing acknowledged is lost."""
+    volume.init().mount("allow_other,probe=0.1,lease=5")
+    key = keys_of(volume)[0]
+    seconds = 60 if os.environ.get("LETHEFS_TEST_LONG") else 10
+    with scene_of(volume, small=100, handles=20, mebibytes=4) as scene:
+        scene.wait_working()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for action in ("disable", "enable"):
+                key.by_other_program(action)
+                time.sleep(0.1)
+        wait_state(volume, "open")
+        scene.wait_working()
+        equal(scene.lost(), 0)
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def only_the_owner_may(volume):
+    """Another user can neither revoke nor restore."""
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"z")
+    answer = volume.command("revoke", volume.mountpoint, user="nobody", check=False)
+    assert answer.returncode != 0, answer
+    equal(state(volume)["state"], "open")
+    equal((volume.mountpoint / "file").read_bytes(), b"z")
+    volume.unmount()
