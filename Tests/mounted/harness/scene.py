@@ -125,23 +125,26 @@ class Scene:
             raise Failed("an open handle still reads")
         return {name: way.last for name, way in ways.items()}
 
-    def lost(self) -> int:
+    def lost(self) -> list[str]:
         """Acknowledged writes that are not there. The programs may go on meanwhile: what counts is what was acknowledged before."""
         ways = self.ask()
-        lost = 0
+        lost = []
         for name in ("append", "synced"):
-            acknowledged = ways[name].good
             data = (self.directory / name).read_bytes()
-            for number in range(acknowledged):
+            for number in range(ways[name].good):
                 if not data.startswith(b"%020d" % number, number * RECORD):
-                    lost += 1
+                    there = data[number * RECORD:number * RECORD + 20]
+                    lost.append(f"{name}: record {number} of {ways[name].good} is {there!r} in a file of {len(data)} bytes")
         # The last WINDOW pages may be overwritten by later rounds: each page holds the newest count for its place, or a later one.
         acknowledged = ways["pages"].good
-        with open(self.directory / "pages", "rb") as file:
+        with open(self.directory / "pages", "rb", buffering=0) as file:
             for number in range(max(0, acknowledged - WINDOW), acknowledged):
-                file.seek(number % WINDOW * PAGE)
-                page = file.read(PAGE)
-                words = set(struct.unpack("<512Q", page)) if len(page) == PAGE else {0}
-                if len(words) != 1 or (word := words.pop()) < number + 1 or (word - number - 1) % WINDOW:
-                    lost += 1
+                for _ in range(3):  # A page that is being written may be seen half.
+                    page = os.pread(file.fileno(), PAGE, number % WINDOW * PAGE)
+                    words = set(struct.unpack("<512Q", page)) if len(page) == PAGE else {0}
+                    if len(words) == 1:
+                        break
+                word = min(words)
+                if len(words) != 1 or word < number + 1 or (word - number - 1) % WINDOW:
+                    lost.append(f"pages: page {number} of {acknowledged} holds {sorted(words)[:3]}")
         return lost
