@@ -21,7 +21,7 @@ final class Module: @unchecked Sendable {
     init(path: String, isInForkedChild: Bool) throws(RootError) {
         self.path = path
         self.isInForkedChild = isInForkedChild
-        rejectedPINs = try RejectedPINs()
+        rejectedPINs = RejectedPINs()
         worker = try Worker()
     }
 
@@ -117,7 +117,7 @@ final class Module: @unchecked Sendable {
         do {
             try session.cryptoki.login(session.handle, as: CKU_USER, pin: pin)
         } catch {
-            if error.root.code == .pinIncorrect { rejectedPINs.remember(pin, session.token) }
+            if error.root.code == .pinIncorrect { try rejectedPINs.remember(pin, session.token) }
             throw error
         }
     }
