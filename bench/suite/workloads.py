@@ -1,0 +1,257 @@
+"""The loads. Each gets a mounted, empty system and gives figures: {name: value}."""
+
+import json
+import os
+import random
+import sys
+import tarfile
+import time
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from harness.process import run
+
+MEBI = 1 << 20
+#: No measured command may take longer, whatever the scale.
+LIMIT_SECONDS = 240
+
+
+@dataclass
+class Figure:
+    """What is printed of a figure. `target` is the ratio to the better of gocryptfs and securefs that is aimed at; 1 / target
+    where less is better."""
+    title: str
+    unit: str
+    more_is_better: bool = True
+    target: float | None = None
+    metadata: bool = False
+
+
+FIGURES = {
+    "seq_write": Figure("sequential write", "MB/s", target=1.3),
+    "seq_read": Figure("sequential read", "MB/s", target=1.2),
+    "rand_read_1": Figure("random 4 KiB read, 1 job", "IOPS", target=1.0),
+    "rand_read_4": Figure("random 4 KiB read, 4 jobs", "IOPS", target=1.8),
+    "rand_write_1": Figure("random 4 KiB write, 1 job", "IOPS", target=1.8),
+    "rand_write_4": Figure("random 4 KiB write, 4 jobs", "IOPS", target=1.8),
+    "write_512": Figure("512-byte writes", "MB/s", target=6.0),
+    "datasync": Figure("4 KiB write + fdatasync", "IOPS", target=1.0),
+    "mmap_read": Figure("mapped read", "MB/s"),
+    "create": Figure("create 1 KiB files", "/s", metadata=True),
+    "readdir": Figure("list them", "s", False, metadata=True),
+    "stat": Figure("stat them", "/s", metadata=True),
+    "cold_open": Figure("cold open and read", "/s", metadata=True),
+    "rename": Figure("rename them", "/s", metadata=True),
+    "unlink": Figure("unlink them", "/s", metadata=True),
+    "untar": Figure("untar", "s", False, target=1.3),
+    "find": Figure("find, with stat", "s", False, target=1.3, metadata=True),
+    "tar_read": Figure("tar read", "s", False, target=1.3),
+    "git_status": Figure("git status", "s", False, metadata=True),
+    "rm": Figure("rm -r", "s", False, target=1.7, metadata=True),
+    "sqlite": Figure("SQLite, 100 transactions", "s", False, target=1.0),
+    "pgbench": Figure("pgbench", "tps"),
+    "cpu_write": Figure("daemon CPU per GiB written", "s", False),
+    "cpu_read": Figure("daemon CPU per GiB read", "s", False),
+    "idle_memory": Figure("daemon memory, idle", "MiB", False),
+    "peak_memory": Figure("daemon memory, peak", "MiB", False),
+}
+
+
+@dataclass
+class Bench:
+    """What a load needs beside its system."""
+    worker: Path
+    tarball: Path
+    scale: float
+    files: int = field(init=False)
+
+    def __post_init__(self):
+        self.files = max(200, int(20_000 * self.scale))
+
+    def bytes(self, mebibytes):
+        return max(4, int(mebibytes * self.scale)) * MEBI
+
+    def work(self, *words):
+        """Runs the worker; returns (seconds, operations)."""
+        answer = json.loads(run([self.worker, *words], limit=LIMIT_SECONDS).stdout)
+        (phase,) = answer.values()
+        return phase["seconds"], phase["operations"]
+
+
+def timed(argv, **settings):
+    start = time.monotonic()
+    run(argv, limit=LIMIT_SECONDS, **settings)
+    return time.monotonic() - start
+
+
+def sequential(system, bench):
+    total, path = bench.bytes(512), system.top / "big"
+    figures, cpu = {}, system.cpu_now()
+    seconds, _ = bench.work("write", path, total, MEBI)
+    figures["seq_write"] = total / 1e6 / seconds
+    if system.pid:
+        figures["cpu_write"] = (system.cpu_now() - cpu) / (total / 2**30)
+    system.remount()
+    cpu = system.cpu_now()
+    seconds, _ = bench.work("read", path, MEBI)
+    figures["seq_read"] = total / 1e6 / seconds
+    if system.pid:
+        figures["cpu_read"] = (system.cpu_now() - cpu) / (total / 2**30)
+    system.remount()
+    seconds, _ = bench.work("map", path)
+    figures["mmap_read"] = total / 1e6 / seconds
+    path.unlink()
+    return figures
+
+
+def random_access(system, bench):
+    """256 MiB in one file, or in four."""
+    figures = {}
+    for jobs in (1, 4):
+        size = bench.bytes(256) // jobs
+        for job in range(jobs):
+            bench.work("write", system.top / f"job-{job}", size, MEBI)
+        system.remount()
+        seconds, operations = bench.work("random", system.top, jobs, size // 4096 // 2, "read")
+        figures[f"rand_read_{jobs}"] = operations / seconds
+        system.remount()
+        seconds, operations = bench.work("random", system.top, jobs, size // 4096 // 4, "write")
+        figures[f"rand_write_{jobs}"] = operations / seconds
+        for job in range(jobs):
+            (system.top / f"job-{job}").unlink()
+    return figures
+
+
+def small_writes(system, bench):
+    total = bench.bytes(32)
+    seconds, _ = bench.work("write", system.top / "small", total, 512)
+    figures = {"write_512": total / 1e6 / seconds}
+    count = max(100, int(2000 * bench.scale))
+    seconds, operations = bench.work("write", system.top / "log", count * 4096, 4096, "datasync")
+    figures["datasync"] = operations / seconds
+    return figures
+
+
+def files(system, bench):
+    directory, count = system.top / "files", bench.files
+    directory.mkdir()
+    figures = {}
+
+    def phase(name, count=count):
+        seconds, operations = bench.work("files", directory, count, name)
+        return operations / seconds
+
+    figures["create"] = phase("create")
+    system.remount()
+    start = time.monotonic()
+    assert len(os.listdir(directory)) == count
+    figures["readdir"] = time.monotonic() - start
+    system.remount()
+    figures["stat"] = phase("stat")
+    system.remount()
+    figures["cold_open"] = phase("open", count // 2)
+    system.remount()
+    figures["rename"] = phase("rename")
+    figures["unlink"] = phase("unlink")
+    return figures
+
+
+def tree(system, bench):
+    top = system.top / "tree"
+    top.mkdir()
+    figures = {"untar": timed(["tar", "-xf", bench.tarball, "-C", top])}
+    system.remount()
+    figures["find"] = timed(["find", top, "-printf", "%s\\n"])
+    system.remount()
+    # Not to /dev/null: tar would notice, and read nothing.
+    figures["tar_read"] = timed(["sh", "-c", f"tar -cf - -C '{top}' . | cat > /dev/null"])
+    git = ["git", "-c", "gc.auto=0", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-C", top]
+    environment = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    run([*git, "init", "-q"], env=environment)
+    run([*git, "add", "-A"], env=environment, limit=LIMIT_SECONDS)
+    run([*git, "commit", "-q", "-m", "tree"], env=environment, limit=LIMIT_SECONDS)
+    system.remount()
+    figures["git_status"] = timed([*git, "status", "--porcelain"], env=environment)
+    system.remount()
+    figures["rm"] = timed(["rm", "-r", top])
+    return figures
+
+
+SQLITE = """
+import sqlite3, sys, time
+base = sqlite3.connect(sys.argv[1])
+base.execute("create table t (a integer primary key, b text)")
+base.commit()
+start = time.monotonic()
+for number in range(100):
+    base.executemany("insert into t (b) values (?)", [(f"row {number} {i}" * 8,) for i in range(10)])
+    base.commit()
+print(time.monotonic() - start)
+"""
+
+
+def sqlite(system, bench):
+    answer = run([sys.executable, "-c", SQLITE, system.top / "base.db"], limit=LIMIT_SECONDS)
+    return {"sqlite": float(answer.stdout)}
+
+
+def pgbench(system, bench):
+    """A cluster below the mount, by its own user. Left out where PostgreSQL is not installed."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        return {}
+    system.top.chmod(0o755)
+    binary, data = binaries[-1], system.top / "postgres"
+    data.mkdir()
+    run(["chown", "postgres:", data])
+    socket = system.home / "socket"
+    socket.mkdir(exist_ok=True)
+    run(["chown", "postgres:", socket])
+    system.root.chmod(0o755)
+    run([binary / "initdb", "-D", data, "-A", "trust", "--no-sync"], user="postgres", limit=LIMIT_SECONDS)
+    options = f"-k {socket} -c listen_addresses='' -c shared_buffers=16MB"
+    run([binary / "pg_ctl", "-D", data, "-w", "-l", socket / "log", "-o", options, "start"], user="postgres", limit=60)
+    try:
+        client = ["-h", str(socket), "-U", "postgres", "postgres"]
+        run([binary / "pgbench", "-i", "-q", "-s", "2", *client], user="postgres", limit=LIMIT_SECONDS)
+        seconds = max(3, int(10 * bench.scale))
+        answer = run([binary / "pgbench", "-c", "4", "-T", str(seconds), *client], user="postgres", limit=LIMIT_SECONDS)
+    finally:
+        run([binary / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"], user="postgres", check=False, limit=60)
+    rate = next(line for line in answer.stdout.splitlines() if line.startswith("tps ="))
+    return {"pgbench": float(rate.split()[2])}
+
+
+def memory(system, bench):
+    """Idle: some seconds after the first use."""
+    if not system.pid:
+        return {}
+    os.listdir(system.top)
+    time.sleep(2)
+    return {"idle_memory": system.resident_kib() / 1024}
+
+
+#: In this order; each on an empty tree that the one before left.
+WORKLOADS = {
+    "memory": memory, "sequential": sequential, "random": random_access, "small": small_writes, "files": files,
+    "tree": tree, "sqlite": sqlite, "pgbench": pgbench,
+}
+
+
+def make_tarball(path, scale):
+    """A tree like a source archive: some thousand files, most small, always the same."""
+    chance = random.Random(7)
+    directories = [f"d{number}" for number in range(12)]
+    for number in range(max(20, int(600 * scale))):
+        directories.append(f"{chance.choice(directories)}/sub{number}")
+    with tarfile.open(path, "w") as archive:
+        for directory in directories:
+            entry = tarfile.TarInfo(directory)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for number in range(max(200, int(8000 * scale))):
+            size = min(400_000, int(chance.lognormvariate(8, 1.4)))
+            entry = tarfile.TarInfo(f"{chance.choice(directories)}/file-{number}.c")
+            entry.size, entry.mode = size, 0o644
+            archive.addfile(entry, BytesIO(chance.randbytes(size)))
