@@ -1,15 +1,21 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+/// LETHEFS_WITHOUT_ENCRYPTION=1 (set by bench/build-passthrough alone) builds the pass-through that bench/run compares with: it
+/// copies where the program encrypts, has another name, and its volumes and the program's refuse each other.
+let withoutEncryption = Context.environment["LETHEFS_WITHOUT_ENCRYPTION"] == "1"
+
 /// Every Swift target: Swift 6 mode, warnings are errors. CLinux is made under _GNU_SOURCE; Glibc and the others have to be, too,
 /// or a file that sees both finds two definitions of the same C types (a build from scratch with tests fails on it).
 let strict: [SwiftSetting] = [
     .swiftLanguageMode(.v6), .treatAllWarnings(as: .error), .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
-]
+] + (withoutEncryption ? [.define("LETHEFS_WITHOUT_ENCRYPTION")] : [])
 
 let package = Package(
     name: "lethefs",
-    products: [.executable(name: "lethefs", targets: ["lethefs"])],
+    products: [
+        .executable(name: withoutEncryption ? "lethefs-without-encryption" : "lethefs", targets: ["lethefs"])
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),

@@ -57,15 +57,20 @@ package struct AEADContext: ~Copyable {
         iv: UnsafeRawPointer, aad: UnsafeRawBufferPointer, plaintext: UnsafeRawBufferPointer,
         ciphertext: UnsafeMutableRawPointer, tag: UnsafeMutableRawPointer
     ) throws(CipherError) {
-        var length: Int32 = 0
-        let out = ciphertext.assumingMemoryBound(to: UInt8.self)
-        guard EVP_EncryptInit_ex(encryptor, nil, nil, nil, iv.assumingMemoryBound(to: UInt8.self)) == 1,
-            EVP_EncryptUpdate(encryptor, nil, &length, aad.bound, Int32(aad.count)) == 1,
-            plaintext.count == 0
-                || EVP_EncryptUpdate(encryptor, out, &length, plaintext.bound, Int32(plaintext.count)) == 1,
-            EVP_EncryptFinal_ex(encryptor, out + plaintext.count, &length) == 1,
-            EVP_CIPHER_CTX_ctrl(encryptor, EVP_CTRL_AEAD_GET_TAG, Int32(Self.tagSize), tag) == 1
-        else { throw CipherError(.failed) }
+        #if LETHEFS_WITHOUT_ENCRYPTION
+            PassThrough.copy(plaintext, to: ciphertext)
+            PassThrough.zero(tag, Self.tagSize)
+        #else
+            var length: Int32 = 0
+            let out = ciphertext.assumingMemoryBound(to: UInt8.self)
+            guard EVP_EncryptInit_ex(encryptor, nil, nil, nil, iv.assumingMemoryBound(to: UInt8.self)) == 1,
+                EVP_EncryptUpdate(encryptor, nil, &length, aad.bound, Int32(aad.count)) == 1,
+                plaintext.count == 0
+                    || EVP_EncryptUpdate(encryptor, out, &length, plaintext.bound, Int32(plaintext.count)) == 1,
+                EVP_EncryptFinal_ex(encryptor, out + plaintext.count, &length) == 1,
+                EVP_CIPHER_CTX_ctrl(encryptor, EVP_CTRL_AEAD_GET_TAG, Int32(Self.tagSize), tag) == 1
+            else { throw CipherError(.failed) }
+        #endif
     }
 
     /// Opens `ciphertext` into `plaintext` (as long). On `.notAuthentic` the output has been zeroed.
@@ -73,20 +78,24 @@ package struct AEADContext: ~Copyable {
         iv: UnsafeRawPointer, aad: UnsafeRawBufferPointer, ciphertext: UnsafeRawBufferPointer, tag: UnsafeRawPointer,
         plaintext: UnsafeMutableRawPointer
     ) throws(CipherError) {
-        var length: Int32 = 0
-        let out = plaintext.assumingMemoryBound(to: UInt8.self)
-        let expected = UnsafeMutableRawPointer(mutating: tag)
-        guard EVP_DecryptInit_ex(decryptor, nil, nil, nil, iv.assumingMemoryBound(to: UInt8.self)) == 1,
-            EVP_DecryptUpdate(decryptor, nil, &length, aad.bound, Int32(aad.count)) == 1,
-            ciphertext.count == 0
-                || EVP_DecryptUpdate(decryptor, out, &length, ciphertext.bound, Int32(ciphertext.count)) == 1,
-            EVP_CIPHER_CTX_ctrl(decryptor, EVP_CTRL_AEAD_SET_TAG, Int32(Self.tagSize), expected) == 1
-        else { throw CipherError(.failed) }
-        guard EVP_DecryptFinal_ex(decryptor, out + ciphertext.count, &length) == 1 else {
-            OPENSSL_cleanse(plaintext, ciphertext.count)
-            ERR_clear_error()
-            throw CipherError(.notAuthentic)
-        }
+        #if LETHEFS_WITHOUT_ENCRYPTION
+            PassThrough.copy(ciphertext, to: plaintext)
+        #else
+            var length: Int32 = 0
+            let out = plaintext.assumingMemoryBound(to: UInt8.self)
+            let expected = UnsafeMutableRawPointer(mutating: tag)
+            guard EVP_DecryptInit_ex(decryptor, nil, nil, nil, iv.assumingMemoryBound(to: UInt8.self)) == 1,
+                EVP_DecryptUpdate(decryptor, nil, &length, aad.bound, Int32(aad.count)) == 1,
+                ciphertext.count == 0
+                    || EVP_DecryptUpdate(decryptor, out, &length, ciphertext.bound, Int32(ciphertext.count)) == 1,
+                EVP_CIPHER_CTX_ctrl(decryptor, EVP_CTRL_AEAD_SET_TAG, Int32(Self.tagSize), expected) == 1
+            else { throw CipherError(.failed) }
+            guard EVP_DecryptFinal_ex(decryptor, out + ciphertext.count, &length) == 1 else {
+                OPENSSL_cleanse(plaintext, ciphertext.count)
+                ERR_clear_error()
+                throw CipherError(.notAuthentic)
+            }
+        #endif
     }
 
     /// Forgets the key: OpenSSL wipes its key schedule.

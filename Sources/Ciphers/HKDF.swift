@@ -18,30 +18,34 @@ package enum HKDF {
     package static func derive(
         from parent: UnsafeRawBufferPointer, salt: [UInt8], info: [UInt8], into output: UnsafeMutableRawBufferPointer
     ) throws(CipherError) {
-        let algorithms = try Algorithms.required()
-        guard let context = EVP_KDF_CTX_new(algorithms.hkdf) else { throw CipherError(.failed) }
-        defer { EVP_KDF_CTX_free(context) }
-        var digest = Array("SHA256\0".utf8CString.map(UInt8.init(bitPattern:)).dropLast())
-        var salt = salt
-        var info = info
-        let done = digest.withUnsafeMutableBufferPointer { digest in
-            salt.withUnsafeMutableBytes { salt in
-                info.withUnsafeMutableBytes { info in
-                    let parameters = [
-                        OSSL_PARAM_construct_utf8_string(
-                            Name.digest.pointer,
-                            UnsafeMutableRawPointer(digest.baseAddress)?.assumingMemoryBound(to: CChar.self), 0),
-                        OSSL_PARAM_construct_octet_string(
-                            Name.key.pointer, UnsafeMutableRawPointer(mutating: parent.baseAddress), parent.count),
-                        OSSL_PARAM_construct_octet_string(Name.salt.pointer, salt.baseAddress, salt.count),
-                        OSSL_PARAM_construct_octet_string(Name.info.pointer, info.baseAddress, info.count),
-                        OSSL_PARAM_construct_end(),
-                    ]
-                    return EVP_KDF_derive(context, output.baseAddress, output.count, parameters)
+        #if LETHEFS_WITHOUT_ENCRYPTION
+            PassThrough.derive(parent, output)
+        #else
+            let algorithms = try Algorithms.required()
+            guard let context = EVP_KDF_CTX_new(algorithms.hkdf) else { throw CipherError(.failed) }
+            defer { EVP_KDF_CTX_free(context) }
+            var digest = Array("SHA256\0".utf8CString.map(UInt8.init(bitPattern:)).dropLast())
+            var salt = salt
+            var info = info
+            let done = digest.withUnsafeMutableBufferPointer { digest in
+                salt.withUnsafeMutableBytes { salt in
+                    info.withUnsafeMutableBytes { info in
+                        let parameters = [
+                            OSSL_PARAM_construct_utf8_string(
+                                Name.digest.pointer,
+                                UnsafeMutableRawPointer(digest.baseAddress)?.assumingMemoryBound(to: CChar.self), 0),
+                            OSSL_PARAM_construct_octet_string(
+                                Name.key.pointer, UnsafeMutableRawPointer(mutating: parent.baseAddress), parent.count),
+                            OSSL_PARAM_construct_octet_string(Name.salt.pointer, salt.baseAddress, salt.count),
+                            OSSL_PARAM_construct_octet_string(Name.info.pointer, info.baseAddress, info.count),
+                            OSSL_PARAM_construct_end(),
+                        ]
+                        return EVP_KDF_derive(context, output.baseAddress, output.count, parameters)
+                    }
                 }
             }
-        }
-        guard done == 1 else { throw CipherError(.failed) }
+            guard done == 1 else { throw CipherError(.failed) }
+        #endif
     }
 }
 

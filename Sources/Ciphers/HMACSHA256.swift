@@ -24,17 +24,21 @@ package enum HMACSHA256 {
     package static func code(
         keyBytes: UnsafeRawBufferPointer, message: UnsafeRawBufferPointer
     ) throws(CipherError) -> [UInt8] {
-        let algorithms = try Algorithms.required()
-        var output = [UInt8](repeating: 0, count: size)
-        var length: UInt32 = 0
-        // The one-shot HMAC of libcrypto; the digest was fetched under the demanded properties.
-        let done = output.withUnsafeMutableBufferPointer { output in
-            HMAC(
-                algorithms.sha256, keyBytes.baseAddress, Int32(keyBytes.count),
-                message.baseAddress?.assumingMemoryBound(to: UInt8.self), message.count, output.baseAddress, &length)
-        }
-        guard done != nil, length == UInt32(size) else { throw CipherError(.failed) }
-        return output
+        #if LETHEFS_WITHOUT_ENCRYPTION
+            return PassThrough.digest(message)
+        #else
+            let algorithms = try Algorithms.required()
+            var output = [UInt8](repeating: 0, count: size)
+            var length: UInt32 = 0
+            // The one-shot HMAC of libcrypto; the digest was fetched under the demanded properties.
+            let done = output.withUnsafeMutableBufferPointer { output in
+                HMAC(
+                    algorithms.sha256, keyBytes.baseAddress, Int32(keyBytes.count),
+                    message.baseAddress?.assumingMemoryBound(to: UInt8.self), message.count, output.baseAddress, &length)
+            }
+            guard done != nil, length == UInt32(size) else { throw CipherError(.failed) }
+            return output
+        #endif
     }
 
     /// Compares in constant time.

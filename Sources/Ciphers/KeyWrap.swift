@@ -80,16 +80,22 @@ package struct WrapContext: ~Copyable, @unchecked Sendable {
         _ input: UnsafeRawBufferPointer, _ output: UnsafeMutableRawBufferPointer
     ) throws(CipherError) -> Int {
         precondition(output.count >= input.count + KeyWrap.roomNeeded)
-        guard EVP_CipherInit_ex(context, nil, nil, nil, nil, encrypt ? 1 : 0) == 1 else { throw CipherError(.failed) }
-        var written: Int32 = 0
-        let done = EVP_CipherUpdate(
-            context, output.baseAddress?.assumingMemoryBound(to: UInt8.self), &written,
-            input.baseAddress?.assumingMemoryBound(to: UInt8.self), Int32(input.count))
-        guard done == 1, written > 0 else {
-            ERR_clear_error()
-            throw CipherError(encrypt ? .failed : .notAuthentic)
-        }
-        return Int(written)
+        #if LETHEFS_WITHOUT_ENCRYPTION
+            if encrypt { return PassThrough.wrap(input, output) }
+            guard let count = PassThrough.unwrap(input, output) else { throw CipherError(.notAuthentic) }
+            return count
+        #else
+            guard EVP_CipherInit_ex(context, nil, nil, nil, nil, encrypt ? 1 : 0) == 1 else { throw CipherError(.failed) }
+            var written: Int32 = 0
+            let done = EVP_CipherUpdate(
+                context, output.baseAddress?.assumingMemoryBound(to: UInt8.self), &written,
+                input.baseAddress?.assumingMemoryBound(to: UInt8.self), Int32(input.count))
+            guard done == 1, written > 0 else {
+                ERR_clear_error()
+                throw CipherError(encrypt ? .failed : .notAuthentic)
+            }
+            return Int(written)
+        #endif
     }
 
     deinit { EVP_CIPHER_CTX_free(context) }

@@ -120,6 +120,16 @@ package struct FileHeader: Equatable, Sendable {
 package struct FeatureFlags: OptionSet, Sendable, Equatable {
     package var rawValue: UInt32
     package init(rawValue: UInt32) { self.rawValue = rawValue }
-    /// None is defined in format version 1.
-    package static let known: FeatureFlags = []
+    /// A volume of the build that does not encrypt, made for measuring (bench/build-passthrough). No other build opens it, and
+    /// that build opens no other.
+    package static let withoutEncryption = FeatureFlags(rawValue: 1 << 31)
+    #if LETHEFS_WITHOUT_ENCRYPTION
+        package static let known: FeatureFlags = [.withoutEncryption]
+        package static let ofEachVolume: FeatureFlags = [.withoutEncryption]
+    #else
+        /// None is defined in format version 1.
+        package static let known: FeatureFlags = []
+        /// What the description of each volume must have.
+        package static let ofEachVolume: FeatureFlags = []
+    #endif
 }

@@ -5,7 +5,7 @@ package struct VolumeDescription: Equatable, Sendable {
     package static let maximumEncodedSize = 64 << 10
     private static let object: StaticString = "volume description"
 
-    package var features: FeatureFlags = []
+    package var features: FeatureFlags = .ofEachVolume
     package var volume: UniqueID
     /// Seconds since 1970.
     package var created: UInt64
@@ -36,7 +36,7 @@ package struct VolumeDescription: Equatable, Sendable {
             throw FormatError(.unknownVersion, Self.object)
         }
         features = FeatureFlags(rawValue: try reader.read())
-        guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
+        guard features.isSubset(of: .known), features.isSuperset(of: .ofEachVolume) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()
         created = try reader.read()
         rootDirectory = try reader.readID()

@@ -24,9 +24,15 @@ struct Lethefs: ParsableCommand {
             State of this host (trusted root URIs, embedded tokens, logs) lives in $LETHEFS_HOME: /var/lib/lethefs for root, \
             the XDG data directory otherwise. docs/COMMANDS.md lists root URIs, exit codes and the fields of --json.
             """,
-        version: "lethefs 0.1.0 (format 1)",
+        version: version,
         subcommands: [
             InitCommand.self, MountCommand.self, UnmountCommand.self, StatusCommand.self, CMKCommand.self,
             CheckCommand.self, ZoneCommand.self, RevokeCommand.self, RestoreCommand.self,
         ])
+
+    #if LETHEFS_WITHOUT_ENCRYPTION
+        private static let version = "lethefs 0.1.0 WITHOUT ENCRYPTION, for measuring only"
+    #else
+        private static let version = "lethefs 0.1.0 (format 1)"
+    #endif
 }

@@ -1,0 +1,255 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "CFuse.h"
+#include "Ring.h"
+#include "RingIO.h"
+#include "RingProtocol.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, HEAD = PAGE, LEAD = PAGE, SLACK = 2 * PAGE, STACK = 1 << 20, MAX_QUEUES = 4096 };
+// What a completion belongs to.
+enum { OF_REQUEST = 1, OF_STOP = 2 };
+
+struct lane {
+    struct lethefs_ring_io io;
+    pthread_t thread;
+    int has_thread;
+    uint16_t queue;
+    // HEAD: the kernel's header. LEAD: room before the payload, for headers to stand directly before it, or for plaintext before the
+    // first byte asked for. Then the payload, and SLACK after it.
+    unsigned char *memory;
+    struct iovec areas[2];
+    // The request that is being served; 0 when it has been answered.
+    uint64_t unique;
+};
+
+// One session a process: a mount is a process.
+static struct {
+    struct fuse_session *session;
+    int fd, stop_fd, failure_fd;
+    size_t payload;
+    unsigned queues, lanes_each;
+    struct lane *lanes;
+    _Atomic int *alive;  // Lanes that serve, by queue.
+    pthread_mutex_t gate;
+    pthread_cond_t opened;
+    enum { WAITING, GO, NO_GO } state;
+} ring = {.gate = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER};
+
+static _Thread_local struct lane *own_lane;
+
+static struct fuse_uring_req_header *header(struct lane *lane) { return (struct fuse_uring_req_header *)lane->memory; }
+static unsigned char *payload(struct lane *lane) { return lane->memory + HEAD + LEAD; }
+static size_t memory_size(void) { return HEAD + LEAD + ring.payload + SLACK; }
+
+int lethefs_ring_is_prepared(void) { return ring.lanes != NULL; }
+int lethefs_ring_failure_fd(void) { return ring.failure_fd; }
+
+void *lethefs_reply_space(size_t *room) {
+    if (own_lane == NULL || own_lane->unique == 0) return NULL;
+    *room = ring.payload;
+    return payload(own_lane);
+}
+
+ssize_t lethefs_ring_reply(const struct iovec *iov, int count) {
+    struct lane *lane = own_lane;
+    const struct fuse_out_header *out = iov[0].iov_base;
+    if (lane == NULL || lane->unique == 0 || out->unique != lane->unique || iov[0].iov_len != sizeof *out) return -1;
+    size_t length = 0;
+    for (int index = 1; index < count; index++) {
+        if (iov[index].iov_len > ring.payload - length) return -EINVAL;
+        unsigned char *place = payload(lane) + length;
+        // What was put together in its place already is not copied.
+        if (iov[index].iov_base != place) memmove(place, iov[index].iov_base, iov[index].iov_len);
+        length += iov[index].iov_len;
+    }
+    memcpy(header(lane)->in_out, out, sizeof *out);
+    header(lane)->ring_ent_in_out.payload_sz = (uint32_t)length;
+    lane->unique = 0;
+    return (ssize_t)(sizeof *out + length);
+}
+
+static void answer_error(struct lane *lane, int error) {
+    struct fuse_out_header out = {.len = sizeof out, .error = -error, .unique = lane->unique};
+    struct iovec iov = {&out, sizeof out};
+    lethefs_ring_reply(&iov, 1);
+}
+
+// Puts the message together in front of its payload, and has libfuse serve it.
+static void serve_request(struct lane *lane) {
+    struct fuse_uring_req_header *head = header(lane);
+    struct fuse_in_header in;
+    memcpy(&in, head->in_out, sizeof in);
+    size_t body = head->ring_ent_in_out.payload_sz;
+    lane->unique = in.unique;
+    if (in.len < sizeof in + body || body > ring.payload || in.len - sizeof in - body > sizeof head->op_in)
+        return answer_error(lane, EIO);
+    size_t operation = in.len - sizeof in - body;
+    unsigned char *start = payload(lane) - operation - sizeof in;
+    memcpy(start, &in, sizeof in);
+    memcpy(start + sizeof in, head->op_in, operation);
+    lethefs_note_request(start, in.len);
+    struct fuse_buf message = {.mem = start, .size = in.len};
+    fuse_session_process_buf(ring.session, &message);
+    if (lane->unique != 0) answer_error(lane, EIO);
+}
+
+static void submit_register(struct lane *lane) {
+    struct fuse_uring_cmd_req command = {.qid = lane->queue};
+    lethefs_ring_io_command(&lane->io, FUSE_IO_URING_CMD_REGISTER, &command, lane->areas, OF_REQUEST);
+}
+
+static void submit_commit(struct lane *lane) {
+    struct fuse_uring_cmd_req command = {
+        .qid = lane->queue, .commit_id = header(lane)->ring_ent_in_out.commit_id};
+    lethefs_ring_io_command(&lane->io, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, &command, NULL, OF_REQUEST);
+}
+
+// Waits for the INIT reply. False: there is nothing to serve.
+static int wait_for_start(void) {
+    pthread_mutex_lock(&ring.gate);
+    while (ring.state == WAITING) pthread_cond_wait(&ring.opened, &ring.gate);
+    int go = ring.state == GO;
+    pthread_mutex_unlock(&ring.gate);
+    return go;
+}
+
+static void open_gate(int state) {
+    pthread_mutex_lock(&ring.gate);
+    ring.state = state;
+    pthread_cond_broadcast(&ring.opened);
+    pthread_mutex_unlock(&ring.gate);
+}
+
+// Serves until the connection goes, the session ends, or the kernel refuses the entry.
+static void serve_lane(struct lane *lane) {
+    if (lethefs_ring_io_enable(&lane->io) != 0) return;
+    lethefs_ring_io_poll(&lane->io, ring.stop_fd, OF_STOP);
+    submit_register(lane);
+    for (;;) {
+        if (lethefs_ring_io_wait(&lane->io) < 0) return;
+        struct lethefs_completion completion;
+        int ends = 0;
+        while (lethefs_ring_io_next(&lane->io, &completion)) {
+            if (completion.of == OF_STOP || completion.result < 0) {
+                ends = 1;
+            } else {
+                serve_request(lane);
+                submit_commit(lane);
+            }
+        }
+        if (!ends) continue;
+        // A reply that is ready goes out first: its program is waiting.
+        lethefs_ring_io_submit(&lane->io);
+        return;
+    }
+}
+
+static void *lane_thread(void *argument) {
+    struct lane *lane = argument;
+    own_lane = lane;
+    if (!wait_for_start()) return NULL;
+    serve_lane(lane);
+    if (atomic_fetch_sub(&ring.alive[lane->queue], 1) == 1) {
+        uint64_t one = 1;
+        if (write(ring.failure_fd, &one, sizeof one) < 0) return NULL;
+    }
+    return NULL;
+}
+
+// The lane's ring is made here, and enabled by its own thread, which then is the only one to use it.
+static int make_lane(struct lane *lane, unsigned queue) {
+    lane->queue = (uint16_t)queue;
+    lane->io.fd = -1;
+    int result = lethefs_ring_io_make(&lane->io, ring.fd);
+    if (result != 0) return result;
+    void *memory = mmap(NULL, memory_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return -errno;
+    lane->memory = memory;
+    madvise(memory, memory_size(), MADV_DONTDUMP);
+    lane->areas[0] = (struct iovec){lane->memory, sizeof(struct fuse_uring_req_header)};
+    lane->areas[1] = (struct iovec){payload(lane), ring.payload};
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
+    // Signals end the session by way of the thread that receives from /dev/fuse.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    result = -pthread_create(&lane->thread, &attributes, lane_thread, lane);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    lane->has_thread = result == 0;
+    return result;
+}
+
+static int prepare(void) {
+    ring.stop_fd = eventfd(0, EFD_CLOEXEC);
+    ring.failure_fd = eventfd(0, EFD_CLOEXEC);
+    if (ring.stop_fd < 0 || ring.failure_fd < 0) return -errno;
+    ring.alive = calloc(ring.queues, sizeof *ring.alive);
+    if (ring.alive == NULL) return -ENOMEM;
+    for (unsigned queue = 0; queue < ring.queues; queue++) {
+        atomic_store(&ring.alive[queue], (int)ring.lanes_each);
+        for (unsigned index = 0; index < ring.lanes_each; index++) {
+            int result = make_lane(&ring.lanes[queue * ring.lanes_each + index], queue);
+            if (result != 0) return result;
+        }
+    }
+    return 0;
+}
+
+int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload) {
+    int queues = lethefs_possible_cpus();
+    if (queues <= 0 || queues > MAX_QUEUES) return -ENOTSUP;
+    ring.session = session;
+    ring.fd = fd;
+    ring.payload = (payload + PAGE - 1) & ~(size_t)(PAGE - 1);
+    ring.queues = (unsigned)queues;
+    ring.lanes_each = queues <= 4 ? 4 : 2;
+    ring.stop_fd = ring.failure_fd = -1;
+    ring.state = WAITING;
+    ring.lanes = calloc((size_t)ring.queues * ring.lanes_each, sizeof *ring.lanes);
+    if (ring.lanes == NULL) return -ENOMEM;
+    for (unsigned index = 0; index < ring.queues * ring.lanes_each; index++) ring.lanes[index].io.fd = -1;
+    int result = prepare();
+    if (result != 0) lethefs_ring_stop();
+    return result;
+}
+
+void lethefs_ring_start(void) { open_gate(GO); }
+
+void lethefs_ring_stop(void) {
+    if (ring.lanes == NULL) return;
+    uint64_t one = 1;
+    // Before the start, the threads wait at the gate; after it, for requests.
+    if (ring.state == WAITING) open_gate(NO_GO);
+    if (ring.stop_fd >= 0 && write(ring.stop_fd, &one, sizeof one) < 0) abort();
+    for (unsigned index = 0; index < ring.queues * ring.lanes_each; index++) {
+        struct lane *lane = &ring.lanes[index];
+        if (lane->has_thread) pthread_join(lane->thread, NULL);
+        lethefs_ring_io_close(&lane->io);
+        if (lane->memory == NULL) continue;
+        // Plaintext passed through it. Pages that were never touched stay so.
+        madvise(lane->memory, memory_size(), MADV_DONTNEED);
+        munmap(lane->memory, memory_size());
+    }
+    free(ring.lanes);
+    free(ring.alive);
+    ring.lanes = NULL;
+    ring.alive = NULL;
+    if (ring.stop_fd >= 0) close(ring.stop_fd);
+    if (ring.failure_fd >= 0) close(ring.failure_fd);
+    ring.stop_fd = ring.failure_fd = -1;
+}
