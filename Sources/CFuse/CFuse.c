@@ -2,12 +2,16 @@
 #define _GNU_SOURCE
 #endif
 #include "CFuse.h"
+#include "Ring.h"
+#include "RingProtocol.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -16,17 +20,22 @@ static _Thread_local unsigned request_flags;
 static _Thread_local int has_own_fs_context;
 // `unique` of the INIT request while its reply is awaited and may be given FUSE_HANDLE_KILLPRIV_V2; 0 otherwise.
 static _Atomic uint64_t init_unique;
+static struct fuse_session *own_session;
+// Written while INIT is served, before any other request, and by nobody else afterwards.
+static _Atomic int ring_wanted, ring_offered, transport_reason, transport_error;
 
 unsigned lethefs_request_flags(void) { return request_flags; }
 
-static void note_request(const void *buffer, size_t length) {
+void lethefs_note_request(const void *buffer, size_t length) {
     const struct fuse_in_header *header = buffer;
+    request_flags = 0;
     const void *body = header + 1;
     size_t body_length = length - sizeof *header;
     switch (header->opcode) {
     case FUSE_INIT: {
         const struct fuse_init_in *init = body;
         if (body_length >= 16 && (init->flags & FUSE_HANDLE_KILLPRIV_V2)) atomic_store(&init_unique, header->unique);
+        ring_offered = body_length >= 20 && (init->flags & FUSE_INIT_EXT) && (init->flags2 & LETHEFS_FUSE_OVER_IO_URING);
         break;
     }
     case FUSE_WRITE: {
@@ -56,26 +65,75 @@ static void note_request(const void *buffer, size_t length) {
 static ssize_t read_request(int fd, void *buffer, size_t length, void *userdata) {
     (void)userdata;
     ssize_t count = read(fd, buffer, length);
-    request_flags = 0;
-    if (count >= (ssize_t)sizeof(struct fuse_in_header)) note_request(buffer, (size_t)count);
+    if (count >= (ssize_t)sizeof(struct fuse_in_header)) lethefs_note_request(buffer, (size_t)count);
     return count;
+}
+
+// INIT has been answered: from then on it is known which loop serves.
+static _Atomic int settled;
+static int transport_is_settled(void) { return settled; }
+
+static void keep_classic(int reason, int error) {
+    transport_reason = reason;
+    transport_error = error;
+}
+
+// Takes FUSE over io_uring in the INIT reply, once everything is there that it needs: the kernel does not go back.
+static void offer_ring(struct fuse_init_out *init) {
+    if (!ring_wanted) return;
+    if (!ring_offered) return keep_classic(LETHEFS_RING_NOT_OFFERED, 0);
+    size_t payload = (size_t)init->max_pages * 4096;
+    if (payload < init->max_write) payload = init->max_write;
+    if (payload < FUSE_MIN_READ_BUFFER) payload = FUSE_MIN_READ_BUFFER;
+    int result = lethefs_ring_prepare(own_session, fuse_session_fd(own_session), payload);
+    if (result != 0) return keep_classic(LETHEFS_RING_SETUP_FAILED, -result);
+    init->flags |= FUSE_INIT_EXT;
+    init->flags2 |= LETHEFS_FUSE_OVER_IO_URING;
+}
+
+static ssize_t write_init_reply(int fd, struct iovec *iov, int count) {
+    const struct fuse_out_header *header = iov[0].iov_base;
+    if (header->error == 0 && count == 2 && iov[1].iov_len >= 24) {
+        struct fuse_init_out *init = iov[1].iov_base;
+        init->flags |= FUSE_HANDLE_KILLPRIV_V2;
+        if (iov[1].iov_len >= sizeof *init) offer_ring(init);
+    }
+    atomic_store(&init_unique, 0);
+    ssize_t written = writev(fd, iov, count);
+    settled = 1;
+    if (!lethefs_ring_is_prepared()) return written;
+    if (written > 0) {
+        transport_reason = LETHEFS_RING_USED;
+        lethefs_ring_start();
+    } else {
+        keep_classic(LETHEFS_RING_SETUP_FAILED, errno);
+        lethefs_ring_stop();
+    }
+    return written;
 }
 
 static ssize_t write_reply(int fd, struct iovec *iov, int count, void *userdata) {
     (void)userdata;
     const struct fuse_out_header *header = iov[0].iov_base;
+    ssize_t taken = lethefs_ring_reply(iov, count);
+    if (taken != -1) return taken;
     uint64_t expected = atomic_load_explicit(&init_unique, memory_order_relaxed);
-    if (expected != 0 && header->unique == expected) {
-        if (header->error == 0 && count == 2 && iov[1].iov_len >= 24)
-            ((struct fuse_init_out *)iov[1].iov_base)->flags |= FUSE_HANDLE_KILLPRIV_V2;
-        atomic_store(&init_unique, 0);
-    }
+    if (expected != 0 && header->unique == expected) return write_init_reply(fd, iov, count);
     return writev(fd, iov, count);
 }
 
-int lethefs_install_io(struct fuse_session *session) {
+int lethefs_install_io(struct fuse_session *session, int wants_ring) {
     static const struct fuse_custom_io io = {.writev = write_reply, .read = read_request};
+    own_session = session;
+    int error = 0, reason = wants_ring ? lethefs_ring_probe(&error) : LETHEFS_RING_NOT_WANTED;
+    ring_wanted = reason == LETHEFS_RING_USED;
+    keep_classic(ring_wanted ? LETHEFS_RING_NOT_OFFERED : reason, error);
     return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+}
+
+int lethefs_transport(int *error) {
+    *error = transport_error;
+    return transport_reason;
 }
 
 int lethefs_notify_increment_epoch(struct fuse_session *session) {
@@ -93,7 +151,7 @@ void lethefs_set_thread_umask(mode_t mask) {
     umask(mask);
 }
 
-int lethefs_session_loop(struct fuse_session *session, unsigned threads) {
+static int loop_over_dev_fuse(struct fuse_session *session, unsigned threads) {
     struct fuse_loop_config *config = fuse_loop_cfg_create();
     if (config == NULL) return -ENOMEM;
     fuse_loop_cfg_set_clone_fd(config, 1);
@@ -101,5 +159,42 @@ int lethefs_session_loop(struct fuse_session *session, unsigned threads) {
     fuse_loop_cfg_set_idle_threads(config, threads);
     int result = fuse_session_loop_mt(session, config);
     fuse_loop_cfg_destroy(config);
+    return result;
+}
+
+// Serves /dev/fuse on this thread: until INIT is answered, or for as long as the lanes do the rest. A signal interrupts poll(2), or is
+// noticed after a second at the latest.
+static int receive(struct fuse_session *session, int until_init) {
+    struct fuse_buf buffer = {0};
+    int result = 0;
+    while (!fuse_session_exited(session)) {
+        struct pollfd waited[2] = {
+            {.fd = fuse_session_fd(session), .events = POLLIN}, {.fd = lethefs_ring_failure_fd(), .events = POLLIN}};
+        int ready = poll(waited, lethefs_ring_is_prepared() ? 2 : 1, 1000);
+        if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+        if (waited[0].revents == 0 && waited[1].revents != 0) {
+            // The last lane of a queue has gone. That is an unmount under way, or nobody would serve that CPU's programs any more.
+            if (poll(waited, 1, 2000) > 0) continue;
+            result = -EIO;
+            break;
+        }
+        result = fuse_session_receive_buf(session, &buffer);
+        if (result == -EINTR || result == -EAGAIN) continue;
+        if (result <= 0) break;
+        fuse_session_process_buf(session, &buffer);
+        result = 0;
+        if (until_init && transport_is_settled()) break;
+    }
+    free(buffer.mem);
+    return result;
+}
+
+int lethefs_session_loop(struct fuse_session *session, unsigned threads) {
+    int result = receive(session, 1);
+    if (result != 0 || fuse_session_exited(session)) goto end;
+    result = lethefs_ring_is_prepared() ? receive(session, 0) : loop_over_dev_fuse(session, threads);
+end:
+    fuse_session_exit(session);
+    lethefs_ring_stop();
     return result;
 }

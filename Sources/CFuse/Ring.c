@@ -7,6 +7,7 @@
 #include "RingProtocol.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <signal.h>
@@ -52,6 +53,19 @@ static _Thread_local struct lane *own_lane;
 static struct fuse_uring_req_header *header(struct lane *lane) { return (struct fuse_uring_req_header *)lane->memory; }
 static unsigned char *payload(struct lane *lane) { return lane->memory + HEAD + LEAD; }
 static size_t memory_size(void) { return HEAD + LEAD + ring.payload + SLACK; }
+
+int lethefs_ring_probe(int *error) {
+    *error = 0;
+    int fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return LETHEFS_RING_NOT_KNOWN;
+    char value = 'N';
+    ssize_t count = read(fd, &value, 1);
+    close(fd);
+    if (count != 1 || value != 'Y') return LETHEFS_RING_SWITCHED_OFF;
+    int result = lethefs_ring_io_probe();
+    *error = -result;
+    return result == 0 ? LETHEFS_RING_USED : LETHEFS_RING_NO_IO_URING;
+}
 
 int lethefs_ring_is_prepared(void) { return ring.lanes != NULL; }
 int lethefs_ring_failure_fd(void) { return ring.failure_fd; }

@@ -11,9 +11,6 @@
 
 struct fuse_session;
 
-/// Why FUSE over io_uring cannot be had here, as a lethefs_transport_reason with its errno; 0 when it can be tried.
-int lethefs_ring_probe(int *error);
-
 /// Makes rings, memory and threads; the threads wait. `payload`: bytes of the longest request or reply. Returns 0 or a negative errno,
 /// and then nothing is left of it.
 int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload);

@@ -50,9 +50,18 @@ static int map_queues(struct lethefs_ring_io *io, const struct io_uring_params *
     return 0;
 }
 
+enum { FLAGS = IORING_SETUP_SQE128 | IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN };
+
+int lethefs_ring_io_probe(void) {
+    struct io_uring_params p = {.flags = FLAGS};
+    int fd = (int)syscall(SYS_io_uring_setup, ENTRIES, &p);
+    if (fd < 0) return -errno;
+    close(fd);
+    return p.features & IORING_FEAT_SINGLE_MMAP ? 0 : -ENOTSUP;
+}
+
 int lethefs_ring_io_make(struct lethefs_ring_io *io, int fuse_fd) {
-    struct io_uring_params p = {
-        .flags = IORING_SETUP_SQE128 | IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN};
+    struct io_uring_params p = {.flags = FLAGS};
     io->queues = io->entries = NULL;
     io->pending = 0;
     io->fd = (int)syscall(SYS_io_uring_setup, ENTRIES, &p);

@@ -26,6 +26,9 @@ struct lethefs_completion {
 /// CPUs that the kernel has queues for, or a negative errno.
 int lethefs_possible_cpus(void);
 
+/// 0 when this process can make such rings, otherwise a negative errno.
+int lethefs_ring_io_probe(void);
+
 /// Makes a ring with 128-byte entries, disabled, with `fuse_fd` as its registered file 0. 0 or a negative errno; `close` in either case.
 int lethefs_ring_io_make(struct lethefs_ring_io *io, int fuse_fd);
 

@@ -21,6 +21,8 @@ package final class MountSession: @unchecked Sendable {
         /// Passed on to mount(2): "nosuid", "noexec" and the like.
         package var extra: [String] = []
         package var threads: UInt32 = 10
+        /// Requests by io_uring where the kernel offers it, otherwise by /dev/fuse.
+        package var wantsRing = true
         package init() {}
     }
 
@@ -58,7 +60,7 @@ package final class MountSession: @unchecked Sendable {
             fuse_session_destroy(made)
             throw .mountFailed
         }
-        guard lethefs_install_io(made) == 0 else {
+        guard lethefs_install_io(made, options.wantsRing ? 1 : 0) == 0 else {
             fuse_session_unmount(made)
             fuse_session_destroy(made)
             throw .mountFailed

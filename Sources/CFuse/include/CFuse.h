@@ -12,8 +12,39 @@ unsigned lethefs_request_flags(void);
 
 /// Puts a layer between libfuse and /dev/fuse: it takes FUSE_HANDLE_KILLPRIV_V2 in the INIT reply (libfuse 3.14 has no name
 /// for it; without it each write asks for security.capability), and notes the flags above. Call after mounting.
+/// With `wants_ring` it takes FUSE over io_uring, too, where the kernel offers it and all that it needs can be had.
 /// Returns 0, or a negative errno.
-int lethefs_install_io(struct fuse_session *session);
+int lethefs_install_io(struct fuse_session *session, int wants_ring);
+
+/// How requests come, and if not by io_uring, why not.
+enum lethefs_transport_reason {
+    LETHEFS_RING_USED = 0,
+    /// Somebody asked for /dev/fuse.
+    LETHEFS_RING_NOT_WANTED,
+    /// The kernel is older than Linux 6.14, or built without it.
+    LETHEFS_RING_NOT_KNOWN,
+    /// The module parameter enable_uring does not read Y.
+    LETHEFS_RING_SWITCHED_OFF,
+    /// No io_uring for this process: the errno says why.
+    LETHEFS_RING_NO_IO_URING,
+    /// INIT came without it.
+    LETHEFS_RING_NOT_OFFERED,
+    /// Rings, memory or threads could not be had: the errno says why.
+    LETHEFS_RING_SETUP_FAILED,
+};
+
+/// Whether FUSE over io_uring can be tried here: LETHEFS_RING_USED, or why not, with its errno.
+int lethefs_ring_probe(int *error);
+
+/// One of lethefs_transport_reason, with its errno. Settled when the kernel has been answered INIT.
+int lethefs_transport(int *error);
+
+/// Where the reply to the request that this thread is serving will lie, if it is known: bytes that are put there need no copy. A page
+/// before it and two after it may be used as well. NULL otherwise.
+void *lethefs_reply_space(size_t *room);
+
+/// Notes what libfuse does not pass on of a request that this thread is about to serve.
+void lethefs_note_request(const void *buffer, size_t length);
 
 /// FUSE_NOTIFY_INC_EPOCH (Linux 6.16): all cached names are looked up again before use. Returns 0, or a negative errno: -EINVAL where the
 /// kernel does not know it.
@@ -22,7 +53,7 @@ int lethefs_notify_increment_epoch(struct fuse_session *session);
 /// Gives the calling thread a file-system context of its own, once, and sets its umask.
 void lethefs_set_thread_umask(mode_t mask);
 
-/// fuse_session_loop_mt with clone_fd; `threads` workers at the most.
+/// Serves until the mount or the session ends: over io_uring, or by fuse_session_loop_mt with clone_fd and at most `threads` workers.
 int lethefs_session_loop(struct fuse_session *session, unsigned threads);
 
 /// The session's signal handlers (SIGHUP, SIGINT, SIGTERM end the loop; SIGPIPE is ignored).
