@@ -7,9 +7,10 @@ let withoutEncryption = Context.environment["LETHEFS_WITHOUT_ENCRYPTION"] == "1"
 
 /// Every Swift target: Swift 6 mode, warnings are errors. CLinux is made under _GNU_SOURCE; Glibc and the others have to be, too,
 /// or a file that sees both finds two definitions of the same C types (a build from scratch with tests fails on it).
-let strict: [SwiftSetting] = [
-    .swiftLanguageMode(.v6), .treatAllWarnings(as: .error), .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
-] + (withoutEncryption ? [.define("LETHEFS_WITHOUT_ENCRYPTION")] : [])
+let strict: [SwiftSetting] =
+    [
+        .swiftLanguageMode(.v6), .treatAllWarnings(as: .error), .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
+    ] + (withoutEncryption ? [.define("LETHEFS_WITHOUT_ENCRYPTION")] : [])
 
 let package = Package(
     name: "lethefs",

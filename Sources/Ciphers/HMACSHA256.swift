@@ -34,7 +34,8 @@ package enum HMACSHA256 {
             let done = output.withUnsafeMutableBufferPointer { output in
                 HMAC(
                     algorithms.sha256, keyBytes.baseAddress, Int32(keyBytes.count),
-                    message.baseAddress?.assumingMemoryBound(to: UInt8.self), message.count, output.baseAddress, &length)
+                    message.baseAddress?.assumingMemoryBound(to: UInt8.self), message.count, output.baseAddress, &length
+                )
             }
             guard done != nil, length == UInt32(size) else { throw CipherError(.failed) }
             return output

@@ -85,7 +85,9 @@ package struct WrapContext: ~Copyable, @unchecked Sendable {
             guard let count = PassThrough.unwrap(input, output) else { throw CipherError(.notAuthentic) }
             return count
         #else
-            guard EVP_CipherInit_ex(context, nil, nil, nil, nil, encrypt ? 1 : 0) == 1 else { throw CipherError(.failed) }
+            guard EVP_CipherInit_ex(context, nil, nil, nil, nil, encrypt ? 1 : 0) == 1 else {
+                throw CipherError(.failed)
+            }
             var written: Int32 = 0
             let done = EVP_CipherUpdate(
                 context, output.baseAddress?.assumingMemoryBound(to: UInt8.self), &written,

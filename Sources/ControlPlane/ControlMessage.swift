@@ -33,6 +33,8 @@ package struct MountStatus: Codable, Sendable, Equatable {
     package var mountedAt: Date
     package var readOnly: Bool
     package var transport: String
+    /// Why requests do not come by io_uring, and what to type to have it.
+    package var transportNote: String?
     package var epoch: UInt64
     /// A mount before this one ended without unmounting.
     package var afterCrash: Bool

@@ -107,7 +107,11 @@ extension FileSystem {
         let buffer = volume.buffers.take()
         defer { volume.buffers.give(buffer) }
         do {
-            request.reply(bytes: try handle.content.read(at: offset, count: count, buffer))
+            var room = 0
+            let landing = lethefs_reply_space(&room)
+            request.reply(
+                bytes: try handle.content.read(
+                    at: offset, count: count, buffer, landing: room >= count ? landing : nil))
         } catch {
             request.reply(error)
         }

@@ -2,8 +2,12 @@ import Storage
 import VolumeFormat
 
 extension FileContent {
-    /// Reads up to `count` bytes; what comes back lies in `buffer`, and is shorter only at the end of the file.
-    package func read(at offset: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> UnsafeRawBufferPointer {
+    /// Reads up to `count` bytes; what comes back lies in `buffer`, or at `landing`, and is shorter only at the end of the file.
+    ///
+    /// `landing`: room for `count` bytes, and for a page before and after them, which is used as well.
+    package func read(
+        at offset: UInt64, count: Int, _ buffer: RequestBuffer, landing: UnsafeMutableRawPointer? = nil
+    ) throws(Errno) -> UnsafeRawBufferPointer {
         _ = try volume.keys(inode.zone)
         try ensureKeys()
         let count = min(count, RequestBuffer.maximumRequest)
@@ -20,11 +24,12 @@ extension FileContent {
             if got < pages * Geometry.pageSize, !holesAllowed {
                 throw volume.damaged(.fileLength, inode.number, "shorter than its size")
             }
-            try openPages(first, count: pages, cipher: buffer.cipher, available: got, plain: buffer.plain)
+            let skip = Int(offset - Geometry.plainStart(of: first))
+            let plain = landing.map { $0 - skip } ?? buffer.plain
+            try openPages(first, count: pages, cipher: buffer.cipher, available: got, plain: plain)
             // The zone may have been closed meanwhile: then nothing leaves.
             _ = try volume.keys(inode.zone)
-            let skip = Int(offset - Geometry.plainStart(of: first))
-            return UnsafeRawBufferPointer(start: buffer.plain + skip, count: Int(end - offset))
+            return UnsafeRawBufferPointer(start: plain + skip, count: Int(end - offset))
         }
     }
 }

@@ -36,7 +36,9 @@ package struct VolumeDescription: Equatable, Sendable {
             throw FormatError(.unknownVersion, Self.object)
         }
         features = FeatureFlags(rawValue: try reader.read())
-        guard features.isSubset(of: .known), features.isSuperset(of: .ofEachVolume) else { throw FormatError(.unknownFeature, Self.object) }
+        guard features.isSubset(of: .known), features.isSuperset(of: .ofEachVolume) else {
+            throw FormatError(.unknownFeature, Self.object)
+        }
         volume = try reader.readID()
         created = try reader.read()
         rootDirectory = try reader.readID()

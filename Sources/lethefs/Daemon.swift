@@ -115,6 +115,7 @@ struct Daemon {
         options.allowOther = request.allowOther
         options.readOnly = request.readOnly
         options.extra = request.extra
+        options.wantsRing = request.transport != .devFuse
         return options
     }
 

@@ -76,12 +76,18 @@ extension DaemonServices {
     func status() -> MountStatus {
         let memory = ProcessMemory.read()
         let volume = mount.volume
-        return MountStatus(
+        let (transport, obstacle) = session.transport
+        var status = MountStatus(
             volume: "\(volume.description.volume)", lower: request.lower, mountPoint: request.mountPoint,
-            pid: getpid(), mountedAt: startedAt, readOnly: request.readOnly, transport: "dev-fuse", epoch: volume.epoch,
+            pid: getpid(), mountedAt: startedAt, readOnly: request.readOnly, transport: transport.rawValue,
+            epoch: volume.epoch,
             afterCrash: volume.isAfterCrash, knownInodes: volume.knownInodes, residentKiB: memory["VmRSS"] ?? 0,
             lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count, log: logPath,
             zones: mount.zoneKeyrings.map { ZoneStatus($0, keepers[$0.zone]?.condition) })
+        if let obstacle {
+            status.transportNote = [obstacle.words, obstacle.remedy].compactMap { $0 }.joined(separator: "; ")
+        }
+        return status
     }
 }
 

@@ -11,7 +11,7 @@ struct MountCommand: ParsableCommand {
         abstract: "Mount a volume; returns when the mount answers.",
         discussion: """
             Options for -o, separated by commas: ro, allow_other (other users may use the mount; a plain user needs \
-            user_allow_other in /etc/fuse.conf), and mount(8)'s nosuid, nodev, noexec, noatime, with their opposites, sync \
+            user_allow_other in /etc/fuse.conf), transport=auto, dev-fuse or io_uring, and mount(8)'s nosuid, nodev, noexec, noatime, with their opposites, sync \
             and dirsync. nosuid and nodev hold unless their opposites are given.
 
             probe=SECONDS and lease=SECONDS: how often the CMK's owner is asked, and how long the keys may be used since it last said \
@@ -44,6 +44,7 @@ struct MountCommand: ParsableCommand {
             let request = try MountRequest(
                 lower: Paths.absolute(lower), mountPoint: Paths.absolute(mountPoint), options: options, roots: root)
             try Paths.checkMountPoint(request.mountPoint, lower: request.lower)
+            try request.transport.check()
             if foreground {
                 try Daemon(request, readyFD: readyFD).run()
             } else {
@@ -62,6 +63,7 @@ struct MountRequest {
     private(set) var readOnly = false
     private(set) var allowOther = false
     private(set) var extra: [String] = []
+    private(set) var transport = TransportChoice.auto
     /// Seconds; `nil` leaves it to what the CMK's owner is.
     private(set) var probeSeconds: Double?
     private(set) var leaseSeconds: Double?
@@ -88,6 +90,7 @@ struct MountRequest {
             case "allow_other": allowOther = true
             case "default_permissions": break
             case _ where Self.passedOn.contains(option): extra.append(option)
+            case _ where option.hasPrefix("transport="): transport = try TransportChoice(option: option)
             case _ where option.hasPrefix("probe="): probeSeconds = try Self.seconds(option)
             case _ where option.hasPrefix("lease="): leaseSeconds = try Self.seconds(option)
             case _ where Self.ignored.contains(option) || option.hasPrefix("x-") || option.hasPrefix("comment="): break

@@ -79,7 +79,7 @@ struct StatusCommand: ParsableCommand {
             "lower        \(status.lower)",
             "mounted on   \(status.mountPoint)\(status.readOnly ? " (read-only)" : "")",
             "since        \(status.mountedAt.formatted(.iso8601)), pid \(status.pid), epoch \(status.epoch)",
-            "transport    \(status.transport)",
+            "transport    \(status.transport)\(status.transportNote.map { ": " + $0 } ?? "")",
             "memory       \(status.residentKiB) KiB resident, \(status.lockedKiB) KiB locked; \(status.knownInodes) inodes known",
         ]
         if status.afterCrash {

@@ -1,6 +1,7 @@
 """How each system is made, mounted and checked. Only LetheFS is tested; the others are there to try the tests."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -26,6 +27,10 @@ class LetheFS:
         self.volume.command("init", self.volume.lower, *words)
 
     def mount(self, lower, mountpoint, options):
+        # LETHEFS_TEST_TRANSPORT has a run use one transport throughout (io_uring has to be switched on in the kernel).
+        chosen = os.environ.get("LETHEFS_TEST_TRANSPORT")
+        if chosen and "transport=" not in (options or ""):
+            options = ",".join(filter(None, [options, f"transport={chosen}"]))
         self.volume.command("mount", lower, mountpoint, *(["-o", options] if options else []))
 
     def unmount(self, mountpoint):

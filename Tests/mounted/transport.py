@@ -1,0 +1,275 @@
+"""FUSE over io_uring: it serves as /dev/fuse does, it ends in every way that a mount can end, and where it cannot be had nothing is
+lost. These cases switch the kernel's module parameter on for the moment of their mounts."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import differs, equal, on_volume, run
+from harness.fuse import abort_under, detach, is_mounted
+from harness.process import alive, wait_gone
+
+SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
+
+
+@contextmanager
+def switched(value):
+    """The parameter is the whole host's: it is put back as soon as the mount stands."""
+    before = SWITCH.read_text().strip()
+    SWITCH.write_text(value)
+    try:
+        yield
+    finally:
+        SWITCH.write_text(before)
+
+
+def status(volume):
+    return json.loads(volume.command("status", volume.mountpoint, "--json").stdout)
+
+
+def ring_mount(volume, options="transport=io_uring"):
+    """False where the kernel has no FUSE over io_uring, as in CI: then there is nothing to test."""
+    if not SWITCH.exists():
+        return False
+    with switched("Y"):
+        volume.mount("allow_other," + options)
+    equal(status(volume)["transport"], "io_uring", "the transport")
+    return True
+
+
+def fill(volume, count=40):
+    for number in range(count):
+        (volume.mountpoint / f"f{number}").write_bytes(bytes([number]) * (5000 * number + 1))
+
+
+def verify(volume, count=40):
+    for number in range(count):
+        equal((volume.mountpoint / f"f{number}").read_bytes(), bytes([number]) * (5000 * number + 1), f"f{number}")
+
+
+@contextmanager
+def load(volume, jobs=4):
+    """Programs that read, write and list, until the mount goes."""
+    script = (f"cd {volume.mountpoint} || exit; n=0; while :; do n=$((n+1)); head -c 300000 /dev/zero > load-$0-$((n%7)) || exit; "
+              "cat f1 f20 f39 > /dev/null || exit; ls -l > /dev/null || exit; done")
+    started = [subprocess.Popen(["sh", "-c", script, str(job)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                start_new_session=True) for job in range(jobs)]
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        for child in started:
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for child in started:
+            child.wait(20)
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def serves(volume):
+    volume.init()
+    if not ring_mount(volume):
+        return
+    fill(volume)
+    verify(volume)
+    volume.unmount()
+    if ring_mount(volume):
+        verify(volume)
+    big = os.urandom(5_000_003)
+    (volume.mountpoint / "big").write_bytes(big)
+    with open(volume.mountpoint / "big", "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for start in (0, 1, 3551, 3552, 4_063_999):
+            file.seek(start)
+            equal(file.read(1_200_001), big[start:start + 1_200_001], f"at {start}")
+    os.chmod(volume.mountpoint / "f1", 0o4755)
+    run(["sh", "-c", f"umask 027; mkdir {volume.mountpoint}/made"])
+    equal(os.stat(volume.mountpoint / "made").st_mode & 0o777, 0o750, "the program's umask")
+    run(["sh", "-c", f"echo more >> {volume.mountpoint}/f1"], user="nobody", check=False)
+    equal(os.stat(volume.mountpoint / "f1").st_mode & 0o7777, 0o4755, "set-ID, when nothing could be written")
+    os.chmod(volume.mountpoint / "f1", 0o4777)
+    run(["sh", "-c", f"echo more >> {volume.mountpoint}/f1"], user="nobody")
+    equal(os.stat(volume.mountpoint / "f1").st_mode & 0o7777, 0o777, "set-ID after another user's write")
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def falls_back(volume):
+    """Switched off: auto takes /dev/fuse and says how to switch it on; asked for by name, the mount fails, and nothing is mounted."""
+    volume.init()
+    if not SWITCH.exists():
+        return
+    with switched("N"):
+        volume.mount("allow_other")
+        told = status(volume)
+        equal(told["transport"], "dev-fuse")
+        assert "enable_uring" in told["transportNote"], told
+        fill(volume, 5)
+        verify(volume, 5)
+        volume.unmount()
+        answer = volume.command("mount", volume.lower, volume.mountpoint, "-o", "transport=io_uring", check=False)
+        differs(answer.returncode, 0, "exit status")
+        assert "enable_uring" in answer.stderr, answer.stderr
+        assert not is_mounted(volume.mountpoint)
+    with switched("Y"):
+        volume.mount("allow_other,transport=dev-fuse")
+    equal(status(volume)["transport"], "dev-fuse")
+    volume.unmount()
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def ends_idle(volume):
+    """Unmounted, SIGTERM, SIGKILL, umount -l, aborted: the daemon is gone each time, and the next mount is whole."""
+    volume.init()
+    if not ring_mount(volume):
+        return
+    fill(volume)
+    volume.unmount()
+    for end in (_terminate, _kill, _lazy, _abort):
+        ring_mount(volume)
+        verify(volume, 10)
+        end(volume)
+    volume.mount()
+    verify(volume)
+    volume.unmount().check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def ends_loaded(volume):
+    """The same with requests in flight: no process stays that cannot be ended."""
+    volume.init()
+    if not ring_mount(volume):
+        return
+    fill(volume)
+    os.sync()
+    volume.unmount()
+    for end in (_terminate, _kill, _lazy_then_kill, _abort):
+        ring_mount(volume)
+        with load(volume):
+            end(volume)
+    volume.mount()
+    verify(volume)
+    volume.unmount()
+
+
+def _terminate(volume):
+    os.kill(volume.daemon, signal.SIGTERM)
+    wait_gone(volume.daemon, 20)
+    detach(volume.mountpoint)
+
+
+def _kill(volume):
+    os.kill(volume.daemon, signal.SIGKILL)
+    wait_gone(volume.daemon, 20)
+    detach(volume.mountpoint)
+
+
+def _lazy(volume):
+    detach(volume.mountpoint)
+    wait_gone(volume.daemon, 20)
+
+
+def _lazy_then_kill(volume):
+    detach(volume.mountpoint)
+    time.sleep(0.3)
+    if alive(volume.daemon):
+        os.kill(volume.daemon, signal.SIGKILL)
+    wait_gone(volume.daemon, 20)
+
+
+def _abort(volume):
+    abort_under(volume.mountpoint)
+    wait_gone(volume.daemon, 20)
+    detach(volume.mountpoint)
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def interrupts(volume):
+    """A signal for a program that waits for a slow request does not harm the next ones."""
+    volume.init()
+    if not ring_mount(volume):
+        return
+    fill(volume)
+    for _ in range(20):
+        child = subprocess.Popen(["sh", "-c", f"cat {volume.mountpoint}/* > /dev/null; head -c 3000000 /dev/zero > {volume.mountpoint}/w; sync"],
+                                 start_new_session=True)
+        time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait(10)
+    verify(volume)
+    volume.unmount().check()
+
+
+#: Fails the Nth of one kind of call that setting rings up makes.
+FAILING = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int due(const char *what) {
+    static int seen;
+    const char *wanted = getenv("FAIL_WHAT"), *nth = getenv("FAIL_NTH");
+    return wanted && nth && strcmp(wanted, what) == 0 && ++seen == atoi(nth);
+}
+long syscall(long number, ...) {
+    static long (*real)(long, ...);
+    if (!real) real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    va_list list;
+    va_start(list, number);
+    long a = va_arg(list, long), b = va_arg(list, long), c = va_arg(list, long);
+    long d = va_arg(list, long), e = va_arg(list, long), f = va_arg(list, long);
+    va_end(list);
+    if ((number == SYS_io_uring_setup && due("setup")) || (number == SYS_io_uring_register && due("register"))) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return real(number, a, b, c, d, e, f);
+}
+int eventfd(unsigned count, int flags) {
+    if (due("eventfd")) {
+        errno = EMFILE;
+        return -1;
+    }
+    return syscall(SYS_eventfd2, count, flags);
+}
+"""
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def set_up_fails(volume):
+    """Whatever step of setting it up fails, the mount stands and serves: by /dev/fuse."""
+    volume.init()
+    if not SWITCH.exists():
+        return
+    source, library = volume.root / "failing.c", volume.root / "failing.so"
+    source.write_text(FAILING)
+    run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"])
+    lanes = os.cpu_count() * (4 if os.cpu_count() <= 4 else 2)
+    # The first ring is the probe's. A register call after the set-up is a lane's own: that lane is missed, and the others serve.
+    for what, nth, expected in (("setup", 2, "dev-fuse"), ("setup", lanes + 1, "dev-fuse"), ("register", 1, "dev-fuse"),
+                                ("register", lanes, "dev-fuse"), ("register", lanes + 1, "io_uring"), ("eventfd", 1, None)):
+        environment = {"LD_PRELOAD": str(library), "FAIL_WHAT": what, "FAIL_NTH": str(nth), **volume.env}
+        with switched("Y"):
+            run([volume.backend.program(), "mount", volume.lower, volume.mountpoint], env=environment)
+        volume.daemon = volume.pid()
+        told = status(volume)
+        if expected:
+            equal(told["transport"], expected, f"the transport after {what} {nth} failed")
+        fill(volume, 12)
+        verify(volume, 12)
+        volume.unmount()
