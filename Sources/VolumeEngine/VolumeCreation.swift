@@ -34,7 +34,7 @@ package enum VolumeCreation {
     /// Writes the volume: everything into a temporary directory first, so that a crash leaves no half of one.
     package static func create(
         _ lower: String, volume: UniqueID, cmks: [any CustomerMasterKey], policy: ZoneKeyring.Policy,
-        unlocking: KeyringUnlocking
+        unlocking: KeyringUnlocking, settings: [VolumeSetting: UInt64] = [:]
     ) throws(VolumeError) {
         let made: (keyring: ZoneKeyring, keys: ZoneKeys)
         do {
@@ -48,7 +48,7 @@ package enum VolumeCreation {
             try Lower.makeDirectory(directory, VolumeFiles.zones, mode: 0o700)
             try Lower.makeDirectory(directory, VolumeFiles.links, mode: 0o700)
             let (header, keys) = try Volume.makeDirectoryHeader(volume: volume, keys: made.keys, now: Volume.now)
-            try writeFiles(directory, made, root: header.directory)
+            try writeFiles(directory, made, root: header.directory, settings)
             let text = try Volume.encodedHeader(header, keys: keys)
             try Lower.symlink(target: text, root, ReservedName.directoryHeader)
             try Lower.rename(root, temporary, root, ReservedName.volumeDirectory)
@@ -63,12 +63,14 @@ package enum VolumeCreation {
     }
 
     private static func writeFiles(
-        _ directory: Descriptor, _ made: (keyring: ZoneKeyring, keys: ZoneKeys), root: UniqueID
+        _ directory: Descriptor, _ made: (keyring: ZoneKeyring, keys: ZoneKeys), root: UniqueID,
+        _ settings: [VolumeSetting: UInt64]
     ) throws {
         let zones = try Lower.open(directory, VolumeFiles.zones, flags: O_RDONLY | O_DIRECTORY)
         try AtomicFile.replace(zones, "\(made.keyring.zone.rawValue)", with: made.keyring.encoded)
         let volume = made.keyring.volume
-        let description = VolumeDescription(volume: volume, created: Volume.now, rootDirectory: root)
+        var description = VolumeDescription(volume: volume, created: Volume.now, rootDirectory: root)
+        description.settings = settings
         try AtomicFile.replace(
             directory, VolumeFiles.description, with: try VolumeFiles.seal(description.authenticatedBytes, made.keys))
         let state = VolumeState(volume: volume, epoch: 0, mounted: false, lastCrashedEpoch: 0)

@@ -11,6 +11,8 @@ package struct VolumeDescription: Equatable, Sendable {
     package var created: UInt64
     /// UUID of the lower root's directory header: the tree cannot be exchanged for another one of the same volume.
     package var rootDirectory: UniqueID
+    /// What the operator decided for the volume; what is not there has its default.
+    package var settings: [VolumeSetting: UInt64] = [:]
 
     package init(volume: UniqueID, created: UInt64, rootDirectory: UniqueID) {
         self.volume = volume
@@ -26,6 +28,13 @@ package struct VolumeDescription: Equatable, Sendable {
         writer.append(volume)
         writer.append(created)
         writer.append(rootDirectory)
+        if !settings.isEmpty {
+            writer.append(UInt16(settings.count))
+            for (setting, value) in settings.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+                writer.append(setting.rawValue)
+                writer.append(value)
+            }
+        }
         return writer.bytes
     }
 
@@ -42,8 +51,26 @@ package struct VolumeDescription: Equatable, Sendable {
         volume = try reader.readID()
         created = try reader.read()
         rootDirectory = try reader.readID()
+        guard reader.remaining > 0 else { return }
+        let count = try reader.read(UInt16.self)
+        guard count > 0 else { throw FormatError(.malformed, Self.object) }
+        var last: UInt16?
+        for _ in 0..<count {
+            let number = try reader.read(UInt16.self)
+            // A setting that is not known could be one that forbids something.
+            guard let setting = VolumeSetting(rawValue: number) else { throw FormatError(.unknownFeature, Self.object) }
+            guard last.map({ $0 < number }) ?? true else { throw FormatError(.malformed, Self.object) }
+            last = number
+            settings[setting] = try reader.read()
+        }
         try reader.expectEnd()
     }
+}
+
+/// A decision of the operator's that belongs to the volume (FORMAT §8).
+package enum VolumeSetting: UInt16, Sendable, CaseIterable {
+    /// Seconds after a lease's end in which keys may still be used while their owner cannot be reached. Default 0: fail closed.
+    case graceSeconds = 1
 }
 
 /// `.lethefs/state`: which mounts there were, and whether the last one ended well (FORMAT §8).

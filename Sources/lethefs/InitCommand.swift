@@ -25,6 +25,12 @@ struct InitCommand: ParsableCommand {
     var root: [String] = []
     @Option(name: .long, help: "any-of or all-of, with several --root.")
     var policy: PolicyName = .anyOf
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "How long keys may be used after a lease's end while their owner cannot be reached. Default 0: fail closed.",
+            valueName: "seconds"))
+    var grace: UInt32 = 0
     @Flag(name: .long, help: "Print the result as JSON.")
     var json = false
 
@@ -32,6 +38,9 @@ struct InitCommand: ParsableCommand {
         case anyOf = "any-of"
         case allOf = "all-of"
     }
+
+    /// A day: longer is no bound.
+    private static let maximumGrace: UInt32 = 86_400
 
     private struct Report: Encodable {
         var volume: String
@@ -44,6 +53,9 @@ struct InitCommand: ParsableCommand {
     func run() throws {
         try reporting {
             ProcessHardening.apply()
+            guard grace <= Self.maximumGrace else {
+                throw Failure(.invalid, "--grace \(grace): more than a day", remedy: "at most \(Self.maximumGrace)")
+            }
             let path = try Paths.absolute(lower, mustExist: false)
             do throws(VolumeError) { try VolumeCreation.prepare(path) } catch { throw Failure(error, lower: path) }
             let host = Host()
@@ -64,7 +76,8 @@ struct InitCommand: ParsableCommand {
             let unlocking = KeyringUnlocking { (_) throws(RootError) in keys[0] }
             do throws(VolumeError) {
                 try VolumeCreation.create(
-                    path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking)
+                    path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking,
+                    settings: grace > 0 ? [.graceSeconds: UInt64(grace)] : [:])
             } catch { throw Failure(error, lower: path) }
             try report(
                 Report(

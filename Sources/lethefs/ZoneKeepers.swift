@@ -72,6 +72,7 @@ final class ZoneKeepers: Sendable {
     private func timing(_ zone: ZoneID) -> LeaseTiming {
         let isLocal = mount.keyring(zone)?.cmks.allSatisfy { roots.current.isLocal($0.uri) } ?? false
         var timing = isLocal ? LeaseTiming.local : LeaseTiming.network
+        timing.graceSeconds = Double(mount.volume.description.settings[.graceSeconds] ?? 0)
         if let seconds = request.probeSeconds { timing.probeSeconds = seconds }
         if let seconds = request.leaseSeconds { timing.leaseSeconds = seconds }
         return timing

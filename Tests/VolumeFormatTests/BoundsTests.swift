@@ -146,6 +146,22 @@ import VolumeFormat
         #expect(KeyState.allCases.filter(\.mayDecrypt) == [.active, .deactivated, .compromised])
     }
 
+    /// Settings of a volume: in order, none twice, none unknown, never an empty list.
+    @Test func settings() throws {
+        var description = Samples.description
+        description.settings = [.graceSeconds: 60]
+        let bytes = description.authenticatedBytes
+        #expect(try bytes.withUnsafeBytes { try VolumeDescription(parsing: $0) } == description)
+        let body = Samples.description.authenticatedBytes
+        func entry(_ number: UInt8) -> [UInt8] { [number, 0] + [UInt8](repeating: 0, count: 8) }
+        #expect(FormatObject.description.code(body + [1, 0] + entry(1)) == nil)
+        #expect(FormatObject.description.code(body + [0, 0]) == .malformed)
+        #expect(FormatObject.description.code(body + [2, 0] + entry(1) + entry(1)) == .malformed)
+        #expect(FormatObject.description.code(body + [1, 0] + entry(255)) == .unknownFeature)
+        #expect(FormatObject.description.code(body + [2, 0] + entry(1)) == .truncated)
+        #expect(FormatObject.description.code(body + [1, 0] + entry(1) + [0]) == .malformed)
+    }
+
     @Test(arguments: [0, 1, 2])
     func mountedIsABit(value: UInt8) {
         #expect((FormatObject.state.code(patched(.state, 34, [value])) == nil) == (value < 2))
