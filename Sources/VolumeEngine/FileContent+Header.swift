@@ -105,6 +105,7 @@ extension FileContent {
         if !lengthTellsSize || isDoubtful { try setLowerLength() }
         tailIsDoubtful = false
         stage = .closed
+        if isDoubtful { DamageScope.noteSettled() }
         // The program's times, not those of this bookkeeping.
         do { try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim) } catch {
             // A plain user's daemon may write to a file that it does not own.

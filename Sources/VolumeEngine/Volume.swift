@@ -103,7 +103,8 @@ package final class Volume: Sendable {
 
     /// Tells the observer, and gives the error for the program.
     func damaged(_ object: Damage.Object, _ inode: UInt64, page: UInt64? = nil, _ reason: String) -> Errno {
-        onDamage(Damage(object, inode: inode, page: page, reason: reason))
+        let damage = Damage(object, inode: inode, page: page, reason: reason)
+        if !DamageScope.note(damage) { onDamage(damage) }
         return .io
     }
 

@@ -4,13 +4,40 @@ import Synchronization
 import VolumeFormat
 
 /// Reads everything that a volume holds, and tells what cannot be read, by plaintext path.
-package struct VolumeCheck {
-    package struct Finding: Sendable, Equatable {
+///
+/// It works on any mounted volume, also beside programs: what is renamed or removed meanwhile is passed over.
+package final class VolumeCheck: Sendable {
+    package struct Options: Sendable {
+        package var threads = 1
+        /// Of plaintext; `nil` for as fast as it goes.
+        package var bytesPerSecond: UInt64?
+        /// Settles what a crash left unsettled, and removes what it left over. The volume must be writable.
+        package var repair = false
+        /// A directory into which all that opens is copied.
+        package var salvage: String?
+        package init() {}
+    }
+
+    package struct Finding: Sendable, Equatable, Codable {
         /// Plaintext path from the root; bytes that are no UTF-8 are shown as U+FFFD.
         package var path: String
         package var object: String
         package var page: UInt64?
         package var reason: String
+    }
+
+    /// What a crash left behind and nothing needs; no damage.
+    package struct Leftover: Sendable, Equatable, Codable {
+        package enum Kind: String, Sendable, Codable {
+            case sidecar = "name without an entry"
+            case temporary = "directory half made or half removed"
+            case newFile = "file half replaced"
+            case unsettled = "file not closed before a crash"
+        }
+        /// Of the directory that holds it, or of the file.
+        package var path: String
+        package var kind: Kind
+        package var repaired: Bool
     }
 
     package struct Report: Sendable, Equatable {
@@ -20,135 +47,109 @@ package struct VolumeCheck {
         package var others = 0
         package var bytes: UInt64 = 0
         package var findings: [Finding] = []
+        package var leftovers: [Leftover] = []
+        /// Paths in zones whose keys are not here: nothing can be said about them.
+        package var closed: [String] = []
+        /// Entries copied out.
+        package var salvaged = 0
     }
 
-    /// Collects what the engine says while one object is read.
-    package final class Observer: Sendable {
-        private let seen = Mutex<[Damage]>([])
-        package init() {}
-        package func note(_ damage: Damage) { seen.withLock { $0.append(damage) } }
-        fileprivate func take() -> [Damage] {
-            seen.withLock { seen in
-                defer { seen = [] }
-                return seen
-            }
-        }
+    let volume: Volume
+    let options: Options
+    let pacer: Pacer?
+    let queue: WorkQueue<Item>
+    let target: SalvageDirectory?
+    /// Lower inode numbers of files with several names that were salvaged, and where.
+    let salvagedLinks = Mutex<[UInt64: SalvageDirectory.Place]>([:])
+    private let onProgress: @Sendable (Report) -> Void
+    private let report = Mutex(Report())
+
+    /// An entry of the tree on its way through the check.
+    struct Path: Sendable {
+        /// For people.
+        let text: String
+        /// As it is called on disk, without NUL.
+        let name: [UInt8]
+        /// Where its directory is salvaged to.
+        let target: SalvageDirectory?
+        var shown: String { text.isEmpty ? "/" : text }
     }
 
-    private let volume: Volume
-    private let observer: Observer
-    private let onProgress: (Report) -> Void
-    private var report = Report()
-    private let buffer: RequestBuffer
+    /// What one thread does at a time. Each inode carries a reference of ours.
+    enum Item {
+        case directory(Inode, Path)
+        case leaf(Inode, Path)
+        case piece(CheckedFile, Range<UInt64>)
+    }
 
-    /// `observer` is the one that the volume was opened with. `onProgress` is called after each file.
-    package init(_ volume: Volume, observer: Observer, onProgress: @escaping (Report) -> Void) {
+    /// `onProgress` is called after each entry, from any of the threads, one at a time.
+    package init(
+        _ volume: Volume, options: Options = Options(), onProgress: @escaping @Sendable (Report) -> Void = { _ in }
+    ) throws(Errno) {
         self.volume = volume
-        self.observer = observer
+        self.options = options
         self.onProgress = onProgress
-        buffer = volume.buffers.take()
+        pacer = options.bytesPerSecond.map(Pacer.init)
+        target = if let path = options.salvage { try SalvageDirectory(path: path) } else { nil }
+        queue = WorkQueue([.directory(volume.rootInode, Path(text: "", name: [], target: target))])
     }
 
     /// Walks the whole tree.
-    package mutating func run() -> Report {
-        // What was met before is not of this walk.
-        _ = observer.take()
-        // Directories still to be read, each with one reference of ours.
-        var pending: [(Inode, String)] = [(volume.rootInode, "")]
-        while let (inode, path) = pending.popLast() {
-            pending += check(directory: inode, path)
-            if inode !== volume.rootInode { volume.forget(inode, count: 1) }
-        }
-        return report
-    }
-
-    private mutating func check(directory inode: Inode, _ path: String) -> [(Inode, String)] {
-        report.directories += 1
-        var below: [(Inode, String)] = []
-        var others: [(Inode, String)] = []
-        let failure = attempt {
-            let stream = try volume.openDirectory(inode)
-            try stream.read(from: 0) { (item) throws(Errno) in
-                guard let entry = try stream.entry(item) else { return true }
-                let child = path + "/" + String(decoding: item.name, as: UTF8.self)
-                if entry.inode.kind == .directory {
-                    below.append((entry.inode, child))
-                } else {
-                    others.append((entry.inode, child))
-                }
-                return true
+    package func run() -> Report {
+        checkVolumeDirectory()
+        onThreads(options.threads) { [self] in
+            DamageScope.begin()
+            defer { DamageScope.end() }
+            while let item = queue.next() {
+                check(item)
+                queue.done()
             }
-            _ = try volume.listAttributes(inode)
         }
-        conclude(path.isEmpty ? "/" : path, failure)
-        for (child, childPath) in others {
-            check(child, childPath)
-            volume.forget(child, count: 1)
+        return report.withLock { report in
+            report.findings.sort { ($0.path, $0.page ?? 0) < ($1.path, $1.page ?? 0) }
+            report.leftovers.sort { $0.path < $1.path }
+            return report
         }
-        return below
     }
 
-    private mutating func check(_ inode: Inode, _ path: String) {
-        let failure = attempt {
-            switch inode.kind {
-            case .regular:
-                report.files += 1
-                let content = try volume.openContent(inode, forWriting: false)
-                defer { volume.closeContent(content) }
-                var offset: UInt64 = 0
-                while offset < content.size {
-                    do {
-                        let data = try content.read(at: offset, count: RequestBuffer.maximumRequest, buffer)
-                        if data.isEmpty { break }
-                        report.bytes += UInt64(data.count)
-                        offset += UInt64(data.count)
-                    } catch {
-                        // Go on page by page, so that every damaged one is named.
-                        offset = try readByPages(content, from: offset)
-                    }
-                }
-            case .symbolicLink:
-                report.links += 1
-                _ = try volume.readLink(inode)
-            case .directory, .special: report.others += 1
+    func check(_ item: Item) {
+        switch item {
+        case .directory(let inode, let path): check(directory: inode, path)
+        case .leaf(let inode, let path): check(leaf: inode, path)
+        case .piece(let file, let range): check(file, range)
+        }
+    }
+
+    func count(_ change: (inout Report) -> Void) {
+        report.withLock { report in
+            change(&report)
+            onProgress(report)
+        }
+    }
+
+    /// Notes what was met of one object: damage that the engine told of, or the error alone.
+    func conclude(_ path: Path, _ failure: Errno?, alsoSeen: [Damage] = []) {
+        let damages = alsoSeen + DamageScope.take()
+        count { report in
+            report.findings += damages.map {
+                Finding(path: path.shown, object: $0.object.rawValue, page: $0.page, reason: $0.reason)
             }
-            for name in try volume.listAttributes(inode) { _ = try volume.getAttribute(inode, name) }
+            guard let failure, damages.isEmpty else { return }
+            switch failure {
+            case .noKey, .keyRevoked: report.closed.append(path.shown)
+            // Gone meanwhile: programs may be at work.
+            case .noEntry, .stale: break
+            default:
+                report.findings.append(
+                    Finding(path: path.shown, object: "lower storage", page: nil, reason: failure.message))
+            }
         }
-        conclude(path, failure)
-        onProgress(report)
     }
 
-    /// Reads what one request would, page by page; returns where it ended.
-    private mutating func readByPages(_ content: FileContent, from start: UInt64) throws(Errno) -> UInt64 {
-        // What the whole request met is met again, one page at a time.
-        _ = observer.take()
-        let end = min(content.size, start + UInt64(RequestBuffer.maximumRequest))
-        var offset = start
-        while offset < end {
-            let page = Geometry.page(at: offset)
-            let next = Geometry.plainStart(of: page) + UInt64(Geometry.capacity(of: page))
-            do throws(Errno) {
-                report.bytes += UInt64(try content.read(at: offset, count: Int(next - offset), buffer).count)
-            } catch { guard error == .io else { throw error } }
-            offset = next
-        }
-        return offset
-    }
-
-    private func attempt(_ body: () throws -> Void) -> Errno? {
+    func attempt(_ body: () throws -> Void) -> Errno? {
         do {
             try body()
             return nil
         } catch { return error as? Errno ?? .io }
-    }
-
-    private mutating func conclude(_ path: String, _ failure: Errno?) {
-        let damages = observer.take()
-        report.findings += damages.map {
-            Finding(path: path, object: $0.object.rawValue, page: $0.page, reason: $0.reason)
-        }
-        if let failure, damages.isEmpty {
-            report.findings.append(Finding(path: path, object: "lower storage", page: nil, reason: failure.message))
-        }
     }
 }

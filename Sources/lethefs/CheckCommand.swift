@@ -1,54 +1,91 @@
 import ArgumentParser
 import CLinux
+import ControlPlane
 import FoundationEssentials
 import KeyManagement
+import Storage
+import Synchronization
 import VolumeEngine
 import VolumeFormat
 
 struct CheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check",
-        abstract: "Read and authenticate everything in a volume that is not mounted.",
-        discussion: "Exit code 0: all is well. 1: something is damaged; each object is named by its plaintext path.")
+        abstract: "Read and authenticate everything in a volume.",
+        discussion: """
+            Without --online the volume must not be mounted. Exit code 0: all is well. 1: something is damaged; each object is named \
+            by its plaintext path. 2: nothing is damaged, but the keys of some zone are not here, and it was not read.
+            """)
 
-    @Argument(help: "The lower directory.", completion: .directory)
+    @Argument(help: "The lower directory, or with --online also the mount point.", completion: .directory)
     var lower: String
     @Option(name: .long, help: ArgumentHelp("Trust this CMK URI for the volume.", valueName: "uri"))
     var root: [String] = []
+    @Flag(name: .long, help: "Check a mounted volume beside the programs that use it.")
+    var online = false
+    @Option(name: .long, help: ArgumentHelp("Read no more than this, in MB/s.", valueName: "MB/s"))
+    var rate: Double?
+    @Option(name: .long, help: "Threads; by default one for each processor, with --online one.")
+    var threads: Int?
+    @Flag(name: .long, help: "Settle what a crash left unsettled, and remove what it left over.")
+    var repair = false
+    @Option(name: .long, help: ArgumentHelp("Copy all that opens into this directory.", valueName: "dir"))
+    var salvage: String?
     @Flag(name: .long, help: "Print the result as JSON.")
     var json = false
 
-    private struct Result: Encodable {
-        struct Finding: Encodable {
-            var path: String
-            var object: String
-            var page: UInt64?
-            var reason: String
+    func validate() throws {
+        if online, repair || salvage != nil || !root.isEmpty {
+            throw ValidationError("--online goes with --rate, --threads and --json alone.")
         }
-        var directories: Int
-        var files: Int
-        var links: Int
-        var others: Int
-        var bytes: UInt64
-        var findings: [Finding]
+        if let rate, !(rate > 0 && rate < 1e9) { throw ValidationError("--rate is a number of MB/s above 0.") }
+        if let threads, !(1...64).contains(threads) { throw ValidationError("--threads is 1 to 64.") }
     }
 
     func run() throws {
         try reporting {
             ProcessHardening.apply()
-            let path = try Paths.absolute(lower)
-            let observer = VolumeCheck.Observer()
-            let mount = try open(path, observer)
-            let progress = Progress()
-            var check = VolumeCheck(mount.volume, observer: observer) { progress.show($0) }
-            let report = check.run()
-            progress.end()
-            try show(report)
-            if !report.findings.isEmpty { throw ExitCode(Failure.Code.damageFound.rawValue) }
+            let result = online ? try askDaemon() : try checkHere()
+            if json {
+                try printJSON(result)
+            } else {
+                FileHandle.standardOutput.write(result.text)
+            }
+            if let code = result.exitCode { throw ExitCode(code.rawValue) }
         }
     }
 
-    private func open(_ path: String, _ observer: VolumeCheck.Observer) throws -> VolumeMount {
+    private var bytesPerSecond: UInt64? { rate.map { UInt64($0 * 1e6) } }
+
+    private func checkHere() throws -> CheckResult {
+        let path = try Paths.absolute(lower)
+        let mount = try open(path)
+        var options = VolumeCheck.Options()
+        options.threads = threads ?? max(1, min(16, sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+        options.bytesPerSecond = bytesPerSecond
+        options.repair = repair
+        if let salvage {
+            let target = try Paths.absolute(salvage, mustExist: false)
+            guard !Paths.isInside(target, path) else {
+                throw Failure(
+                    .invalid, "\(target) lies in the volume itself", remedy: "name a directory on other storage")
+            }
+            options.salvage = target
+        }
+        let progress = Progress()
+        let check: VolumeCheck
+        do { check = try VolumeCheck(mount.volume, options: options) { progress.show(CheckProgress($0)) } } catch {
+            throw Failure(.storage, "\(salvage ?? path): \(error.message)")
+        }
+        let report = check.run()
+        progress.end()
+        if repair {
+            do { try mount.close() } catch { throw Failure(error, lower: path) }
+        }
+        return CheckResult(report, salvaging: salvage != nil)
+    }
+
+    private func open(_ path: String) throws -> VolumeMount {
         do {
             let volume = try VolumeFiles(lower: path).readDescription().value.volume
             let trusted = root.isEmpty ? Host().readRecord(volume)?.roots ?? [] : root
@@ -59,47 +96,43 @@ struct CheckCommand: ParsableCommand {
             }
             let roots = Roots(trusted: trusted)
             var options = Volume.Options()
-            options.readOnly = true
+            options.readOnly = !repair
             return try VolumeMount(
                 lower: path, options: options,
                 unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.resolve(uri) }
-            ) { observer.note($0) }
+            ) { _ in }
         } catch let error as VolumeError { throw Failure(error, lower: path) }
     }
 
-    private func show(_ report: VolumeCheck.Report) throws {
-        if json {
-            return try printJSON(
-                Result(
-                    directories: report.directories, files: report.files, links: report.links, others: report.others,
-                    bytes: report.bytes,
-                    findings: report.findings.map {
-                        .init(path: $0.path, object: $0.object, page: $0.page, reason: $0.reason)
-                    }))
+    private func askDaemon() throws -> CheckResult {
+        let record = try Target.daemon(lower).record
+        var arguments: [String: String] = [:]
+        if let bytesPerSecond { arguments["rate"] = "\(bytesPerSecond)" }
+        if let threads { arguments["threads"] = "\(threads)" }
+        guard isatty(2) == 1 else { return try ask(record, arguments) }
+        let progress = Progress()
+        let isOver = Ended()
+        ControlPlane.Thread.detach {
+            while !isOver.isRaised {
+                sleep(1)
+                if let now: CheckProgress = try? DaemonClient.ask(record, .checkProgress) { progress.show(now) }
+            }
         }
-        for finding in report.findings {
-            let place = finding.page.map { "page \($0)" } ?? finding.object
-            FileHandle.standardOutput.write("DAMAGED \(finding.path): \(place): \(finding.reason)\n")
+        defer {
+            isOver.raise()
+            progress.end()
         }
-        FileHandle.standardOutput.write(
-            "\(report.directories) directories, \(report.files) files, \(report.links) links, \(report.others) others, "
-                + "\(report.bytes) bytes; \(report.findings.count) damaged\n")
+        return try ask(record, arguments)
     }
 
-    /// A line on a terminal, at most once a second.
-    private final class Progress {
-        private var last: time_t = time(nil)
-        private var shown = false
+    private final class Ended: Sendable {
+        private let value = Atomic<Bool>(false)
+        var isRaised: Bool { value.load(ordering: .acquiring) }
+        func raise() { value.store(true, ordering: .releasing) }
+    }
 
-        func show(_ report: VolumeCheck.Report) {
-            let now = time(nil)
-            guard now != last, isatty(2) == 1 else { return }
-            last = now
-            shown = true
-            FileHandle.standardError.write(
-                "\r\(report.files) files, \(report.bytes >> 20) MiB, \(report.findings.count) damaged ")
-        }
-
-        func end() { if shown { FileHandle.standardError.write("\n") } }
+    /// A check may take days on a large volume at a low rate.
+    private func ask(_ record: RuntimeDirectory.Record, _ arguments: [String: String]) throws -> CheckResult {
+        try DaemonClient.ask(record, .check, arguments, timeoutSeconds: 100 * 86_400)
     }
 }

@@ -17,6 +17,8 @@ final class DaemonServices: Sendable {
     let keepers: ZoneKeepers
     /// One administrative change at a time: held over calls to the CMK's owner, and by nothing that programs wait for. Outermost.
     let administration = Mutex<Void>(())
+    /// Of the online check that is running, if one is. A leaf lock.
+    let checkProgress = Mutex<CheckProgress?>(nil)
 
     init(
         mount: VolumeMount, request: MountRequest, host: Host, roots: TrustedRoots, log: Logger, damage: DamageLog,

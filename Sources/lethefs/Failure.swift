@@ -7,6 +7,7 @@ struct Failure: Error, Codable, Equatable {
     /// Stable; docs/COMMANDS.md lists them.
     enum Code: Int32, Codable {
         case damageFound = 1
+        case incomplete = 2
         case notVolume = 10
         case alreadyVolume = 11
         case inUse = 12

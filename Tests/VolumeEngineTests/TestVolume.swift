@@ -12,7 +12,6 @@ final class TestVolume {
     let cmk: InMemoryCMK
     private(set) var lower: String
     private var held: VolumeMount?
-    let observer = VolumeCheck.Observer()
     private let damages = DamageLog()
     private var crashes = 0
     static let root = Credentials(uid: 0, gid: 0)
@@ -39,7 +38,7 @@ final class TestVolume {
         let unlocking = KeyringUnlocking(resolve: resolver([cmk]))
         try VolumeCreation.create(
             lower, volume: UniqueID(high: 1, low: 2), cmks: [cmk], policy: .anyOf, unlocking: unlocking)
-        held = try Self.mount(lower, unlocking, observer, damages)
+        held = try Self.mount(lower, unlocking, damages)
     }
 
     /// Mounts a lower tree that is there already, and is another one's to remove.
@@ -47,16 +46,15 @@ final class TestVolume {
         self.temporary = temporary
         self.cmk = cmk
         self.lower = lower
-        held = try Self.mount(lower, KeyringUnlocking(resolve: resolver([cmk])), observer, damages)
+        held = try Self.mount(lower, KeyringUnlocking(resolve: resolver([cmk])), damages)
     }
 
     private static func mount(
-        _ lower: String, _ unlocking: KeyringUnlocking, _ observer: VolumeCheck.Observer, _ damages: DamageLog
+        _ lower: String, _ unlocking: KeyringUnlocking, _ damages: DamageLog
     ) throws -> VolumeMount {
         for _ in 0..<2000 {
             do {
                 return try VolumeMount(lower: lower, options: Volume.Options(), unlocking: unlocking) { damage in
-                    observer.note(damage)
                     damages.seen.withLock { $0.append(damage) }
                 }
             } catch VolumeError.locked {
@@ -81,7 +79,7 @@ final class TestVolume {
     func open() throws {
         // It goes first: it holds the lock.
         held = nil
-        held = try Self.mount(lower, unlocking, observer, damages)
+        held = try Self.mount(lower, unlocking, damages)
     }
 
     /// Lets the mount go without another one.
@@ -98,12 +96,14 @@ final class TestVolume {
         let copy = temporary["lower-\(crashes)"]
         try copyTree(lower, to: copy)
         lower = copy
-        held = try Self.mount(copy, unlocking, observer, damages)
+        held = try Self.mount(copy, unlocking, damages)
     }
 
     func check() -> VolumeCheck.Report {
         _ = takeDamages()
-        var check = VolumeCheck(volume, observer: observer) { _ in }
+        var options = VolumeCheck.Options()
+        options.threads = 2
+        guard let check = try? VolumeCheck(volume, options: options) else { preconditionFailure("no check") }
         return check.run()
     }
 }

@@ -1,0 +1,111 @@
+import CLinux
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// A directory outside the volume into which `check --salvage` copies what opens.
+final class SalvageDirectory: Sendable {
+    let descriptor: Descriptor
+    // Times come last: what is copied into it changes them.
+    private let times = Mutex<stat?>(nil)
+
+    /// Where something was copied to.
+    struct Place: Sendable {
+        let directory: SalvageDirectory
+        let name: [CChar]
+    }
+
+    init(path: String) throws(Errno) {
+        if mkdir(path, 0o700) != 0, Errno.current != .exists { throw .current }
+        descriptor = try Lower.open(path: path, flags: O_RDONLY | O_DIRECTORY)
+    }
+
+    private init(_ descriptor: Descriptor, _ info: stat) {
+        self.descriptor = descriptor
+        times.withLock { $0 = info }
+    }
+
+    /// A directory below; one that is there already is taken.
+    func directory(_ name: [UInt8], _ info: stat) throws(Errno) -> SalvageDirectory {
+        let name = Self.terminated(name)
+        do throws(Errno) { try Lower.makeDirectory(descriptor, name, mode: 0o700) } catch {
+            guard error == .exists else { throw error }
+        }
+        let made = try Lower.open(descriptor, name, flags: O_RDONLY | O_DIRECTORY)
+        SalvageDirectory.give(made, info)
+        return SalvageDirectory(made, info)
+    }
+
+    func file(_ name: [UInt8], _ info: stat) throws(Errno) -> File {
+        let opened = try Lower.open(
+            descriptor, Self.terminated(name), flags: O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK, mode: 0o600)
+        return File(opened, info)
+    }
+
+    func link(_ name: [UInt8], _ target: [UInt8], _ info: stat) throws(Errno) {
+        let (name, target) = (Self.terminated(name), Self.terminated(target))
+        do throws(Errno) { try Lower.symlink(target: target, descriptor, name) } catch {
+            guard error == .exists else { throw error }
+        }
+        try? Lower.changeOwner(descriptor, name, uid: info.st_uid, gid: info.st_gid)
+    }
+
+    func special(_ name: [UInt8], _ info: stat) throws(Errno) {
+        do throws(Errno) {
+            try Lower.makeNode(descriptor, Self.terminated(name), mode: info.st_mode, device: info.st_rdev)
+        } catch {
+            guard error == .exists else { throw error }
+        }
+    }
+
+    func setAttribute(_ name: String, _ value: [UInt8]) { Self.set(descriptor, name, value) }
+
+    static func terminated(_ name: [UInt8]) -> [CChar] { name.map(CChar.init(bitPattern:)) + [0] }
+
+    /// Owner and mode, as far as this user may give them. Set-ID bits are not authenticated, and are not copied.
+    fileprivate static func give(_ descriptor: Descriptor, _ info: stat) {
+        try? Lower.changeOwner(descriptor, uid: info.st_uid, gid: info.st_gid)
+        try? Lower.changeMode(descriptor, to: info.st_mode & 0o1777)
+    }
+
+    fileprivate static func set(_ descriptor: Descriptor, _ name: String, _ value: [UInt8]) {
+        guard name.hasPrefix("user.") else { return }
+        value.withUnsafeBytes { try? Lower.setAttribute(path: descriptor.procPath, name, $0, flags: 0) }
+    }
+
+    deinit {
+        guard let info = times.withLock({ $0 }) else { return }
+        try? Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)
+    }
+
+    /// A file being copied out; damaged pages stay holes.
+    final class File: Sendable {
+        private let descriptor: Descriptor
+        private let info: stat
+        private let failed = Atomic<Bool>(false)
+
+        init(_ descriptor: Descriptor, _ info: stat) {
+            self.descriptor = descriptor
+            self.info = info
+        }
+
+        func write(_ data: UnsafeRawBufferPointer, at offset: UInt64) {
+            guard let start = data.baseAddress, data.count > 0 else { return }
+            do throws(Errno) { try Lower.write(descriptor, from: start, count: data.count, at: offset) } catch {
+                failed.store(true, ordering: .relaxed)
+            }
+        }
+
+        func setAttribute(_ name: String, _ value: [UInt8]) { SalvageDirectory.set(descriptor, name, value) }
+
+        /// False when something could not be written.
+        func finish(size: UInt64) -> Bool {
+            do throws(Errno) {
+                try Lower.truncate(descriptor, to: size)
+                SalvageDirectory.give(descriptor, info)
+                try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)
+                return !failed.load(ordering: .relaxed)
+            } catch { return false }
+        }
+    }
+}

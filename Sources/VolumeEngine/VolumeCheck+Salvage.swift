@@ -1,0 +1,62 @@
+import CLinux
+import Storage
+import VolumeFormat
+
+extension VolumeCheck {
+    /// The directory into which the entries of `inode` are copied.
+    func salvage(directory inode: Inode, _ path: Path) -> SalvageDirectory? {
+        guard let parent = path.target else { return nil }
+        guard !path.name.isEmpty else { return parent }
+        return copied(path) { () throws(Errno) in try parent.directory(path.name, try volume.attributes(inode)) }
+    }
+
+    func salvage(file inode: Inode, _ path: Path) throws(Errno) -> SalvageDirectory.File? {
+        guard let parent = path.target else { return nil }
+        let info = try volume.attributes(inode)
+        if info.st_nlink > 1 {
+            let place = SalvageDirectory.Place(directory: parent, name: SalvageDirectory.terminated(path.name))
+            salvagedLinks.withLock { $0[inode.number] = place }
+        }
+        return copied(path, countIt: false) { () throws(Errno) in try parent.file(path.name, info) }
+    }
+
+    func salvage(link inode: Inode, _ path: Path, _ target: [UInt8]) {
+        guard let parent = path.target else { return }
+        copied(path) { () throws(Errno) in try parent.link(path.name, target, try volume.attributes(inode)) }
+    }
+
+    func salvage(special inode: Inode, _ path: Path) {
+        guard let parent = path.target else { return }
+        copied(path) { () throws(Errno) in try parent.special(path.name, try volume.attributes(inode)) }
+    }
+
+    /// True when the file was copied under another of its names, and got this one as a hard link.
+    func salvageAnotherName(_ inode: Inode, _ path: Path) throws(Errno) -> Bool {
+        guard let parent = path.target, inode.kind == .regular,
+            let place = salvagedLinks.withLock({ $0[inode.number] })
+        else { return false }
+        let linked: Void? = copied(path) { () throws(Errno) in
+            do throws(Errno) {
+                try Lower.link(
+                    place.directory.descriptor, place.name, parent.descriptor, SalvageDirectory.terminated(path.name))
+            } catch {
+                guard error == .exists else { throw error }
+            }
+        }
+        return linked != nil
+    }
+
+    /// Copies one entry; that it could not be written is a finding of its own.
+    @discardableResult
+    private func copied<R>(_ path: Path, countIt: Bool = true, _ body: () throws(Errno) -> R) -> R? {
+        do throws(Errno) {
+            let result = try body()
+            if countIt { count { $0.salvaged += 1 } }
+            return result
+        } catch {
+            let finding = Finding(path: path.shown, object: "salvage", page: nil, reason: error.message)
+            count { $0.findings.append(finding) }
+            return nil
+        }
+    }
+}

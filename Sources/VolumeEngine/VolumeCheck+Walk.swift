@@ -1,0 +1,175 @@
+import CLinux
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// A regular file that several threads read pieces of; the last one closes it.
+final class CheckedFile: Sendable {
+    let content: FileContent
+    let path: VolumeCheck.Path
+    let output: SalvageDirectory.File?
+    /// Pieces under way, and whether one of them met damage.
+    let state: Mutex<(left: Int, damaged: Bool)>
+
+    init(_ content: FileContent, _ path: VolumeCheck.Path, _ output: SalvageDirectory.File?, pieces: Int) {
+        self.content = content
+        self.path = path
+        self.output = output
+        state = Mutex((pieces, false))
+    }
+}
+
+extension VolumeCheck {
+    /// Files that are larger are read by several threads, so much at a time.
+    private static let pieceSize: UInt64 = 32 << 20
+    /// Entries that wait for a thread, at most: each is an inode in memory.
+    private static let waitingLimit = 4096
+
+    func check(directory inode: Inode, _ path: Path) {
+        var target: SalvageDirectory?
+        var below: [(Inode, Path)] = []
+        let failure = attempt {
+            let stream = try volume.openDirectory(inode)
+            target = salvage(directory: inode, path)
+            try stream.read(from: 0) { (item) throws(Errno) in
+                guard let entry = try stream.entry(item) else { return true }
+                let child = Path(
+                    text: path.text + "/" + String(decoding: item.name, as: UTF8.self), name: [UInt8](item.name),
+                    target: target)
+                below.append((entry.inode, child))
+                // The look at its size has settled it.
+                if DamageScope.takeSettled() { noteUnsettled(child, repaired: true) }
+                return true
+            }
+            for name in try volume.listAttributes(inode) {
+                let value = try volume.getAttribute(inode, name)
+                target?.setAttribute(name, value)
+            }
+            checkLeftovers(inode, path)
+        }
+        conclude(path, failure)
+        count { $0.directories += 1 }
+        for (child, childPath) in below {
+            let item: Item = child.kind == .directory ? .directory(child, childPath) : .leaf(child, childPath)
+            // A directory is never done within another one: trees may be deeper than a stack.
+            let limit = child.kind == .directory ? Int.max : Self.waitingLimit
+            // Little waits: what is too much is done at once, on this thread.
+            if !queue.add(item, limit: limit) { check(leaf: child, childPath) }
+        }
+        if inode !== volume.rootInode { volume.forget(inode, count: 1) }
+    }
+
+    func check(leaf inode: Inode, _ path: Path) {
+        defer { volume.forget(inode, count: 1) }
+        var file: CheckedFile?
+        let failure = attempt {
+            if try salvageAnotherName(inode, path) { return }
+            switch inode.kind {
+            case .regular: file = try open(inode, path)
+            case .symbolicLink:
+                let target = try volume.readLink(inode)
+                salvage(link: inode, path, target)
+            case .directory: break
+            case .special: salvage(special: inode, path)
+            }
+        }
+        let attributes = attempt {
+            for name in try volume.listAttributes(inode) {
+                let value = try volume.getAttribute(inode, name)
+                if let output = file?.output { output.setAttribute(name, value) }
+            }
+        }
+        conclude(path, failure ?? attributes)
+        count { report in
+            switch inode.kind {
+            case .regular: report.files += 1
+            case .symbolicLink: report.links += 1
+            case .directory, .special: report.others += 1
+            }
+        }
+        guard let file else { return }
+        let size = file.content.size
+        var pieces = [0..<min(size, Self.pieceSize)]
+        while let last = pieces.last, last.upperBound < size {
+            pieces.append(last.upperBound..<min(size, last.upperBound + Self.pieceSize))
+        }
+        file.state.withLock { $0.left = pieces.count }
+        for piece in pieces.dropFirst() { _ = queue.add(.piece(file, piece)) }
+        check(file, pieces[0])
+    }
+
+    private func open(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile {
+        let content = try volume.openContent(inode, forWriting: false)
+        do throws(Errno) {
+            return CheckedFile(content, path, try salvage(file: inode, path), pieces: 1)
+        } catch {
+            volume.closeContent(content)
+            throw error
+        }
+    }
+
+    /// Reads a piece of a file; whoever is last closes it.
+    func check(_ file: CheckedFile, _ range: Range<UInt64>) {
+        let buffer = volume.buffers.take()
+        var seen: [Damage] = []
+        var offset = range.lowerBound
+        let failure = attempt {
+            while offset < range.upperBound {
+                // A piece ends where it ends: what lies behind is another thread's.
+                let count = Int(min(UInt64(RequestBuffer.maximumRequest), range.upperBound - offset))
+                do throws(Errno) {
+                    let data = try file.content.read(at: offset, count: count, buffer)
+                    if data.isEmpty { break }  // Truncated meanwhile.
+                    took(data, of: file, at: offset)
+                    offset += UInt64(data.count)
+                } catch {
+                    guard error == .io else { throw error }
+                    // Go on page by page, so that every damaged one is named; what the request met is met again.
+                    _ = DamageScope.take()
+                    offset = try readByPages(file, from: offset, to: offset + UInt64(count), buffer, &seen)
+                }
+            }
+        }
+        volume.buffers.give(buffer)
+        let damaged = failure != nil || !seen.isEmpty
+        conclude(file.path, failure, alsoSeen: seen)
+        let (isLast, isDamaged) = file.state.withLock { state in
+            state.left -= 1
+            state.damaged = state.damaged || damaged
+            return (state.left == 0, state.damaged)
+        }
+        guard isLast else { return }
+        settle(file, isDamaged: isDamaged)
+        if let output = file.output, output.finish(size: file.content.size) { count { $0.salvaged += 1 } }
+        volume.closeContent(file.content)
+        _ = DamageScope.takeSettled()
+    }
+
+    private func readByPages(
+        _ file: CheckedFile, from start: UInt64, to end: UInt64, _ buffer: RequestBuffer, _ seen: inout [Damage]
+    ) throws(Errno) -> UInt64 {
+        var offset = start
+        while offset < end {
+            let page = Geometry.page(at: offset)
+            let next = min(end, Geometry.plainStart(of: page) + UInt64(Geometry.capacity(of: page)))
+            do throws(Errno) {
+                let data = try file.content.read(at: offset, count: Int(next - offset), buffer)
+                if data.isEmpty { return end }
+                took(data, of: file, at: offset)
+            } catch {
+                guard error == .io else { throw error }
+                let told = DamageScope.take()
+                // A lower read that fails says nothing about the page itself.
+                seen += told.isEmpty ? [Damage(.page, inode: 0, page: page.rawValue, reason: error.message)] : told
+            }
+            offset = next
+        }
+        return offset
+    }
+
+    private func took(_ data: UnsafeRawBufferPointer, of file: CheckedFile, at offset: UInt64) {
+        file.output?.write(data, at: offset)
+        count { $0.bytes += UInt64(data.count) }
+        pacer?.pass(data.count)
+    }
+}

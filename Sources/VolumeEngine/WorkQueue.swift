@@ -1,0 +1,119 @@
+import CLinux
+import Synchronization
+
+/// What several threads have still to do. It ends when nothing is left and nobody is at work who could add more.
+final class WorkQueue<Item>: @unchecked Sendable {
+    // All below are guarded by `mutex`; they lie on the heap, since a pthread object must not move.
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let changed: UnsafeMutablePointer<pthread_cond_t>
+    private var items: [Item]
+    private var atWork = 0
+
+    init(_ items: [Item]) {
+        self.items = items
+        mutex = .allocate(capacity: 1)
+        changed = .allocate(capacity: 1)
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(changed, nil)
+    }
+
+    deinit {
+        pthread_cond_destroy(changed)
+        pthread_mutex_destroy(mutex)
+        changed.deallocate()
+        mutex.deallocate()
+    }
+
+    private func locked<R>(_ body: () -> R) -> R {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return body()
+    }
+
+    /// Adds an item, unless `limit` are waiting; false then.
+    func add(_ item: Item, limit: Int = .max) -> Bool {
+        locked {
+            guard items.count < limit else { return false }
+            items.append(item)
+            pthread_cond_signal(changed)
+            return true
+        }
+    }
+
+    /// The newest item, so that the walk goes deep first and little waits; `nil` at the end. `done` follows each.
+    func next() -> Item? {
+        locked {
+            while true {
+                if let item = items.popLast() {
+                    atWork += 1
+                    return item
+                }
+                if atWork == 0 {
+                    pthread_cond_broadcast(changed)
+                    return nil
+                }
+                pthread_cond_wait(changed, mutex)
+            }
+        }
+    }
+
+    func done() {
+        locked {
+            atWork -= 1
+            if atWork == 0, items.isEmpty { pthread_cond_broadcast(changed) }
+        }
+    }
+}
+
+/// Runs `body` on `count` threads and waits for all of them. Signals are left to the caller's thread.
+func onThreads(_ count: Int, _ body: @escaping @Sendable () -> Void) {
+    final class Body: Sendable {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+    var all = sigset_t()
+    var old = sigset_t()
+    sigfillset(&all)
+    pthread_sigmask(SIG_SETMASK, &all, &old)
+    var threads: [pthread_t] = []
+    for _ in 1..<max(1, count) {
+        var thread = pthread_t()
+        let context = Unmanaged.passRetained(Body(body))
+        let failed = pthread_create(
+            &thread, nil,
+            { context in
+                if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
+                return nil
+            }, context.toOpaque())
+        if failed == 0 { threads.append(thread) } else { context.release() }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, nil)
+    body()
+    for thread in threads { pthread_join(thread, nil) }
+}
+
+/// Holds work to so many bytes a second, over all threads.
+final class Pacer: Sendable {
+    private let bytesPerSecond: UInt64
+    private let start: UInt64
+    private let done = Atomic<UInt64>(0)
+
+    init(bytesPerSecond: UInt64) {
+        self.bytesPerSecond = max(1, bytesPerSecond)
+        start = Self.now
+    }
+
+    private static var now: UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+
+    /// Waits as long as `bytes` more are too many.
+    func pass(_ bytes: Int) {
+        let total = done.add(UInt64(bytes), ordering: .relaxed).newValue
+        let due = Double(total) / Double(bytesPerSecond)
+        let gone = Double(Self.now - start) / 1e9
+        if due > gone { usleep(useconds_t(min(due - gone, 10) * 1e6)) }
+    }
+}
