@@ -136,10 +136,32 @@ int lethefs_transport(int *error) {
     return transport_reason;
 }
 
-int lethefs_notify_increment_epoch(struct fuse_session *session) {
+int lethefs_notify_increment_epoch(struct fuse_session *session) { return lethefs_device_expire_names(fuse_session_fd(session)); }
+
+int lethefs_device_purge(int device, uint64_t node) {
+    struct {
+        struct fuse_out_header header;
+        struct fuse_notify_inval_inode_out body;
+    } message = {{sizeof message, FUSE_NOTIFY_INVAL_INODE, 0}, {node, 0, 0}};
+    return write(device, &message, sizeof message) == sizeof message ? 0 : -errno;
+}
+
+int lethefs_device_expire_names(int device) {
     // FUSE_NOTIFY_INC_EPOCH of <linux/fuse.h>, which Debian's headers do not have yet.
     struct fuse_out_header header = {.len = sizeof header, .error = 8, .unique = 0};
-    return write(fuse_session_fd(session), &header, sizeof header) == sizeof header ? 0 : -errno;
+    return write(device, &header, sizeof header) == sizeof header ? 0 : -errno;
+}
+
+int lethefs_device_refuse(int device, void *buffer, size_t length) {
+    ssize_t count = read(device, buffer, length);
+    if (count < 0) return -errno;
+    if (count < (ssize_t)sizeof(struct fuse_in_header)) return -EIO;
+    const struct fuse_in_header *request = buffer;
+    // These have no answer.
+    if (request->opcode == FUSE_FORGET || request->opcode == FUSE_BATCH_FORGET || request->opcode == FUSE_INTERRUPT) return 0;
+    struct fuse_out_header reply = {.len = sizeof reply, .error = -ENOTCONN, .unique = request->unique};
+    // A request that was interrupted meanwhile is gone: no error.
+    return write(device, &reply, sizeof reply) == sizeof reply || errno == ENOENT ? 0 : -errno;
 }
 
 void lethefs_set_thread_umask(mode_t mask) {

@@ -44,13 +44,15 @@ package struct MountStatus: Codable, Sendable, Equatable {
     /// Damaged objects that programs have met in this mount.
     package var damageEvents: Int
     package var log: String?
+    /// The process that purges the mount should the daemon die; `nil` while there is none.
+    package var guardian: Int32?
     package var zones: [ZoneStatus]
 
     package init(
         volume: String, lower: String, mountPoint: String, pid: Int32, mountedAt: Date, readOnly: Bool,
         transport: String,
         epoch: UInt64, afterCrash: Bool, knownInodes: Int, residentKiB: Int, lockedKiB: Int, damageEvents: Int,
-        log: String?, zones: [ZoneStatus]
+        log: String?, guardian: Int32?, zones: [ZoneStatus]
     ) {
         self.volume = volume
         self.lower = lower
@@ -66,6 +68,7 @@ package struct MountStatus: Codable, Sendable, Equatable {
         self.lockedKiB = lockedKiB
         self.damageEvents = damageEvents
         self.log = log
+        self.guardian = guardian
         self.zones = zones
     }
 }

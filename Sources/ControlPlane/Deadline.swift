@@ -1,9 +1,9 @@
 import Synchronization
 
 /// Runs something that the kernel may keep from returning, and waits for it only so long.
-enum Deadline {
+package enum Deadline {
     /// What `body` gave, or `nil` when `seconds` passed before: it goes on by itself then, and `late` gets what it gives in the end.
-    static func run<R: Sendable>(
+    package static func run<R: Sendable>(
         seconds: Double, late: @escaping @Sendable (R) -> Void = { _ in }, _ body: @escaping @Sendable () -> R
     ) -> R? {
         let box = Mailbox<R>()

@@ -39,6 +39,8 @@ struct Revocation {
     /// What programs wrote has so long to be stored. A lower storage that hangs must not keep the keys in memory.
     private static let drainSeconds = 5.0
     private static let purgeSeconds = 10.0
+    /// A revocation takes no longer than its steps may, and the canary.
+    static let longestSeconds = drainSeconds + 2 * purgeSeconds + 5
 
     /// Runs on a thread that serves no request and holds no lock.
     func run(_ zone: Zone, reason: Errno, cause: String) -> RevocationReport {

@@ -228,6 +228,8 @@ package final class ZoneKeeper: Sendable {
         }
 
         private func revoke(_ reason: Errno, _ cause: String) {
+            // The guardian would take a daemon that is still at it for one that hangs.
+            keeper.onLease(keeper.zone.id, BootClock.now + Revocation.longestSeconds)
             let report = keeper.revocation.run(keeper.zone, reason: reason, cause: cause)
             closedSince = BootClock.now
             isOut = false

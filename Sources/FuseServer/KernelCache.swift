@@ -80,7 +80,7 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
         let session = Session(pointer: session)
         let next = Counter()
         let group = (0..<Self.threads).map { _ in
-            Worker.start {
+            JoinedThread.start {
                 while true {
                     let start = next.value.add(Self.share, ordering: .relaxed).oldValue
                     guard start < nodes.count else { return }
@@ -94,33 +94,4 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
     private final class Counter: Sendable {
         let value = Atomic<Int>(0)
     }
-}
-
-/// A thread that somebody waits for.
-private struct Worker {
-    private let thread: pthread_t
-
-    private final class Body {
-        let run: @Sendable () -> Void
-        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-    }
-
-    /// `nil` when no thread could be made; then `body` has run here.
-    static func start(_ body: @escaping @Sendable () -> Void) -> Worker? {
-        var thread = pthread_t()
-        let context = Unmanaged.passRetained(Body(body)).toOpaque()
-        let failed = pthread_create(
-            &thread, nil,
-            { context in
-                if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
-                return nil
-            }, context)
-        guard failed == 0 else {
-            Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run()
-            return nil
-        }
-        return Worker(thread: thread)
-    }
-
-    func join() { pthread_join(thread, nil) }
 }

@@ -80,6 +80,9 @@ package final class MountSession: @unchecked Sendable {
         return ["lethefs", "-o", mountOptions.joined(separator: ",")]
     }
 
+    /// /dev/fuse, as long as the session runs.
+    var device: Int32 { fuse_session_fd(session) }
+
     /// Serves until the mount is taken away or a signal ends it; then unmounts. Returns when no request is under way.
     package func run() throws(Failure) {
         lethefs_set_signal_handlers(session)

@@ -46,6 +46,10 @@ struct Daemon {
         var options = Volume.Options()
         options.readOnly = request.readOnly
         options.handleCapacity = max(64, min(4096, descriptors / 4))
+        guard let page = GuardianPage() else {
+            throw Failure(.internalError, "no shared memory for the guardian", remedy: "free some memory")
+        }
+        options.sharedHighestNode = page.highestNode
         let trusted = TrustedRoots(roots)
         let mount: VolumeMount
         do {
@@ -60,11 +64,12 @@ struct Daemon {
             try host.writeRecord(description.volume, record)
         }
         mount.describeHolder("pid \(getpid()), on \(request.mountPoint)")
-        try serve(mount, host, trusted, log, damage)
+        try serve(mount, host, trusted, log, damage, page)
     }
 
     private func serve(
-        _ mount: VolumeMount, _ host: Host, _ roots: TrustedRoots, _ log: Logger, _ damage: DamageLog
+        _ mount: VolumeMount, _ host: Host, _ roots: TrustedRoots, _ log: Logger, _ damage: DamageLog,
+        _ page: GuardianPage
     ) throws {
         chdir("/")
         // Whoever started us may have had them ignored; they are how a service manager ends a mount.
@@ -88,8 +93,10 @@ struct Daemon {
         for (zone, error) in mount.lockedZones {
             log.warning("zone \(zone.rawValue) stays closed: \(Failure(error, lower: request.lower).what)")
         }
+        let guardian = try startGuardian(session, page, log)
         let services = DaemonServices(
-            mount: mount, request: request, host: host, roots: roots, log: log, damage: damage, session: session)
+            mount: mount, request: request, host: host, roots: roots, log: log, damage: damage, session: session,
+            guardian: guardian)
         let control = DaemonControl(services)
         services.keepers.start()
         control.start(log)
@@ -98,6 +105,7 @@ struct Daemon {
         defer { housekeeping.stop() }
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
+        guardian.finish()
         services.keepers.stop()
         // The programs are gone; what they left open is brought up to date before the volume is called clean.
         mount.volume.settleAll()
@@ -107,6 +115,27 @@ struct Daemon {
         if case .failure(let error) = outcome { log.error("the session ended with \(error)") }
         log.notice("unmounted \(request.mountPoint)\(failure == nil ? "" : ", not cleanly")")
         if let failure { throw failure }
+    }
+
+    /// It stands before the first request is answered: nothing is in the kernel's cache before.
+    private func startGuardian(_ session: MountSession, _ page: GuardianPage, _ log: Logger) throws -> Guardian {
+        let guardian = Guardian(session, page: page, mountPoint: request.mountPoint) { event in
+            switch event {
+            case .lost(let pid): log.warning("the guardian (pid \(pid)) is gone; another one is started")
+            case .replaced(let pid): log.notice("guardian: pid \(pid)")
+            case .notStarted(let errno): log.error("no guardian: \(Errno(errno).message)")
+            }
+        }
+        let failed = guardian.start()
+        guard failed == 0 else {
+            // The end of this process ends the connection; nothing was served.
+            session.connection?.abort()
+            throw Failure(
+                .mountFailed, "the guardian could not be started: \(Errno(failed).message)",
+                meaning: "Without it a crash would leave plaintext readable, so nothing is served.",
+                remedy: "umount \(request.mountPoint); see the log; /proc has to be mounted")
+        }
+        return guardian
     }
 
     private var sessionOptions: MountSession.Options {

@@ -82,7 +82,7 @@ extension DaemonServices {
             pid: getpid(), mountedAt: startedAt, readOnly: request.readOnly, transport: transport.rawValue,
             epoch: volume.epoch,
             afterCrash: volume.isAfterCrash, knownInodes: volume.knownInodes, residentKiB: memory["VmRSS"] ?? 0,
-            lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count, log: logPath,
+            lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count, log: logPath, guardian: guardian.pid,
             zones: mount.zoneKeyrings.map { ZoneStatus($0, keepers[$0.zone]?.condition) })
         if let obstacle {
             status.transportNote = [obstacle.words, obstacle.remedy].compactMap { $0 }.joined(separator: "; ")

@@ -14,6 +14,7 @@ final class DaemonServices: Sendable {
     let damage: DamageLog
     let session: MountSession
     let startedAt = Date.now
+    let guardian: Guardian
     let keepers: ZoneKeepers
     /// One administrative change at a time: held over calls to the CMK's owner, and by nothing that programs wait for. Outermost.
     let administration = Mutex<Void>(())
@@ -22,7 +23,7 @@ final class DaemonServices: Sendable {
 
     init(
         mount: VolumeMount, request: MountRequest, host: Host, roots: TrustedRoots, log: Logger, damage: DamageLog,
-        session: MountSession
+        session: MountSession, guardian: Guardian
     ) {
         self.mount = mount
         self.request = request
@@ -31,7 +32,9 @@ final class DaemonServices: Sendable {
         self.log = log
         self.damage = damage
         self.session = session
-        keepers = ZoneKeepers(mount: mount, request: request, roots: roots, log: log, session: session)
+        self.guardian = guardian
+        keepers = ZoneKeepers(
+            mount: mount, request: request, roots: roots, log: log, session: session, guardian: guardian)
     }
 
     var logPath: String { host.logPath(mount.volume.description.volume) }

@@ -41,6 +41,7 @@ struct MountCommand: ParsableCommand {
 
     func run() throws {
         try reporting {
+            try DeadMount.clear(mountPoint)
             let request = try MountRequest(
                 lower: Paths.absolute(lower), mountPoint: Paths.absolute(mountPoint), options: options, roots: root)
             try Paths.checkMountPoint(request.mountPoint, lower: request.lower)

@@ -79,6 +79,7 @@ struct StatusCommand: ParsableCommand {
             "lower        \(status.lower)",
             "mounted on   \(status.mountPoint)\(status.readOnly ? " (read-only)" : "")",
             "since        \(status.mountedAt.formatted(.iso8601)), pid \(status.pid), epoch \(status.epoch)",
+            "guardian     \(status.guardian.map { "pid \($0)" } ?? "NONE: a crash now would leave plaintext readable")",
             "transport    \(status.transport)\(status.transportNote.map { ": " + $0 } ?? "")",
             "memory       \(status.residentKiB) KiB resident, \(status.lockedKiB) KiB locked; \(status.knownInodes) inodes known",
         ]

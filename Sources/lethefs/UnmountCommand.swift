@@ -97,15 +97,25 @@ enum MountTable {
         }
     }
 
-    /// The mount point that the operator means; it may hang, so it is not touched.
-    static func find(_ path: String) throws -> String {
+    /// The mount point that a path's text is, or that its parent directory leads to. The mount itself is not touched: it may hang.
+    static func named(_ path: String) -> String? {
         let mounts = all()
         var absolute = path
         if !path.hasPrefix("/") { absolute = FileManager.default.currentDirectoryPath + "/" + path }
         while absolute.count > 1, absolute.hasSuffix("/") { absolute.removeLast() }
         if mounts.contains(where: { $0.mountPoint == absolute }) { return absolute }
+        guard let name = absolute.split(separator: "/").last, name != "." && name != "..",
+            let parent = try? Paths.absolute(String(absolute.dropLast(name.count)))
+        else { return nil }
+        let resolved = (parent == "/" ? "" : parent) + "/" + name
+        return mounts.contains { $0.mountPoint == resolved } ? resolved : nil
+    }
+
+    /// The mount point that the operator means; it may hang, so it is not touched.
+    static func find(_ path: String) throws -> String {
+        if let named = named(path) { return named }
         let resolved = try Paths.absolute(path)
-        if mounts.contains(where: { $0.mountPoint == resolved }) { return resolved }
+        if all().contains(where: { $0.mountPoint == resolved }) { return resolved }
         throw Failure(.notMounted, "\(resolved) is not a LetheFS mount", remedy: "lethefs status  lists the mounts")
     }
 

@@ -14,16 +14,21 @@ final class ZoneKeepers: Sendable {
     private let roots: TrustedRoots
     private let log: Logger
     private let session: MountSession
+    private let guardian: Guardian
     private let keepers = Mutex<[ZoneID: ZoneKeeper]>([:])
     /// When each open zone's keys have to go at the latest, on `BootClock`.
     private let leases = Mutex<[ZoneID: Double]>([:])
 
-    init(mount: VolumeMount, request: MountRequest, roots: TrustedRoots, log: Logger, session: MountSession) {
+    init(
+        mount: VolumeMount, request: MountRequest, roots: TrustedRoots, log: Logger, session: MountSession,
+        guardian: Guardian
+    ) {
         self.mount = mount
         self.request = request
         self.roots = roots
         self.log = log
         self.session = session
+        self.guardian = guardian
     }
 
     subscript(_ zone: ZoneID) -> ZoneKeeper? { keepers.withLock { $0[zone] } }
@@ -48,7 +53,12 @@ final class ZoneKeepers: Sendable {
     /// When the first of the open zones' leases ends; `nil` when none is open.
     var firstLeaseEnd: Double? { leases.withLock { $0.values.min() } }
 
-    private func note(lease end: Double?, of zone: ZoneID) { leases.withLock { $0[zone] = end } }
+    private func note(lease end: Double?, of zone: ZoneID) {
+        leases.withLock { leases in
+            leases[zone] = end
+            guardian.leaseEnds(at: leases.values.min())
+        }
+    }
 
     private func note(_ event: ZoneKeeper.Event) {
         switch event {

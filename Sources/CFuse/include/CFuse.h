@@ -2,6 +2,8 @@
 #pragma once
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /// What the kernel said with the request that this thread is serving, beyond what libfuse passes on.
 enum lethefs_request_flags {
@@ -49,6 +51,16 @@ void lethefs_note_request(const void *buffer, size_t length);
 /// FUSE_NOTIFY_INC_EPOCH (Linux 6.16): all cached names are looked up again before use. Returns 0, or a negative errno: -EINVAL where the
 /// kernel does not know it.
 int lethefs_notify_increment_epoch(struct fuse_session *session);
+
+/// The guardian's calls on a duplicate of the /dev/fuse descriptor; without a session.
+///
+/// FUSE_NOTIFY_INVAL_INODE of all pages of a node. Returns 0, or a negative errno: -ENOENT where the kernel does not know the node.
+int lethefs_device_purge(int device, uint64_t node);
+/// FUSE_NOTIFY_INC_EPOCH. Returns 0, or a negative errno.
+int lethefs_device_expire_names(int device);
+/// Reads one request and answers it with an error. `length`: at least the largest request. Returns 0, or a negative errno: -ENODEV once
+/// the connection is over.
+int lethefs_device_refuse(int device, void *buffer, size_t length);
 
 /// Gives the calling thread a file-system context of its own, once, and sets its umask.
 void lethefs_set_thread_umask(mode_t mask);

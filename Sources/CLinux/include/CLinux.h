@@ -69,6 +69,18 @@ static inline void linux_trim_heap(void) { malloc_trim(0); }
 static inline int linux_lock_all_memory(void) { return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT); }
 static inline int linux_get_errno(void) { return errno; }
 static inline void linux_set_errno(int value) { errno = value; }
+static inline int linux_memory_file(const char *name) { return (int)syscall(SYS_memfd_create, name, 1u /* CLOEXEC */ | 2u /* ALLOW_SEALING */); }
+/// No one can make it shorter or longer any more.
+static inline int linux_seal_size(int fd) { return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
+static inline int linux_close_from(unsigned first) { return (int)syscall(SYS_close_range, first, ~0u, 0u); }
+static inline int linux_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0u); }
+static inline int linux_pidfd_kill(int pidfd) { return (int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0u); }
+/// Gives up every capability, now and for programs that are started. 0, or -1 and errno.
+static inline int linux_drop_capabilities(void) {
+    struct { unsigned version; int pid; } header = {0x20080522u /* _LINUX_CAPABILITY_VERSION_3 */, 0};
+    struct { unsigned effective, permitted, inheritable; } none[2] = {{0, 0, 0}, {0, 0, 0}};
+    return (int)syscall(SYS_capset, &header, none);
+}
 
 enum {
     LINUX_O_PATH = O_PATH,
