@@ -9,6 +9,8 @@ package final class Guardian: Sendable {
         case replaced(pid: Int32)
         /// It could not be started; it is tried again.
         case notStarted(errno: Int32)
+        /// It was started and ended, or was ended, before it stood: its wait(2) status, and the errno of waiting for it.
+        case notReady(status: Int32, errno: Int32)
     }
 
     private let page: GuardianPage
@@ -27,6 +29,7 @@ package final class Guardian: Sendable {
     }
 
     private static let readySeconds: Int = 20
+    private static let attempts = 3
     /// So long after it last started one, the next is started.
     private static let pauseMicroseconds: UInt32 = 200_000
 
@@ -45,10 +48,15 @@ package final class Guardian: Sendable {
 
     /// Starts it, and returns when it stands. Call before the session is run. Gives 0 or an errno.
     package func start() -> Int32 {
-        let failed = spawn()
-        guard failed == 0 else { return failed }
-        detach { [self] in watch() }
-        return 0
+        var failed: Int32 = 0
+        for _ in 0..<Self.attempts {
+            failed = spawn()
+            guard failed != 0 else {
+                detach { [self] in watch() }
+                return 0
+            }
+        }
+        return failed
     }
 
     /// When the daemon's keys have to be gone at the latest, in seconds of CLOCK_BOOTTIME; `nil` when it holds none. Past that time by 1.5 s
@@ -86,10 +94,14 @@ package final class Guardian: Sendable {
             var limit = timeval(tv_sec: Self.readySeconds, tv_usec: 0)
             setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
             var byte: UInt8 = 0
-            if recv(ends[0], &byte, 1, 0) != 1 || byte != GuardianDuty.readyByte {
+            var count = recv(ends[0], &byte, 1, 0)
+            while count < 0, linux_get_errno() == EINTR { count = recv(ends[0], &byte, 1, 0) }
+            if count != 1 || byte != GuardianDuty.readyByte {
+                let reason = count < 0 ? linux_get_errno() : 0
                 kill(pid, SIGKILL)
                 var status: Int32 = 0
-                waitpid(pid, &status, 0)
+                while waitpid(pid, &status, 0) < 0, linux_get_errno() == EINTR {}
+                onEvent(.notReady(status: status, errno: reason))
                 failed = EIO
             }
         }

@@ -123,6 +123,8 @@ struct Daemon {
             switch event {
             case .lost(let pid): log.warning("the guardian (pid \(pid)) is gone; another one is started")
             case .replaced(let pid): log.notice("guardian: pid \(pid)")
+            case .notReady(let status, let errno):
+                log.error("a guardian ended before it stood: wait status \(status), \(Errno(errno).message)")
             case .notStarted(let errno): log.error("no guardian: \(Errno(errno).message)")
             }
         }
