@@ -73,6 +73,8 @@ let package = Package(
         .testTarget(
             name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux", "Ciphers"],
             swiftSettings: strict),
+        .testTarget(
+            name: "ControlPlaneTests", dependencies: ["ControlPlane", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )

@@ -14,14 +14,19 @@ extension AuditLog {
     /// Counters of one record at most; more kinds of the same event are counted together.
     private static let maximumNames = 16
 
-    /// Counts an event. A record with the counts follows within a second of the first, and then at most every `intervalSeconds`.
-    /// Takes a leaf lock and does no I/O: it may be called from anywhere.
-    package func count(_ kind: AuditKind, zone: ZoneID? = nil, _ name: String, every intervalSeconds: Int = 600) {
+    /// Counts an event. A record with the counts is written at most every `intervalSeconds`, and at the end; where it is urgent,
+    /// the first one within a second. Takes a leaf lock and does no I/O: it may be called from anywhere.
+    package func count(
+        _ kind: AuditKind, zone: ZoneID? = nil, _ name: String, every intervalSeconds: Int = 600, urgent: Bool = false
+    ) {
         counters.withLock { counters in
             let index =
                 counters.firstIndex { $0.kind == kind && $0.zone == zone?.rawValue }
                 ?? {
-                    counters.append(AuditCounter(kind: kind, zone: zone?.rawValue, intervalSeconds: intervalSeconds))
+                    counters.append(
+                        AuditCounter(
+                            kind: kind, zone: zone?.rawValue, intervalSeconds: intervalSeconds,
+                            lastWritten: urgent ? nil : MonotonicTime.now))
                     return counters.count - 1
                 }()
             let known = counters[index].counts[name] != nil || counters[index].counts.count < Self.maximumNames

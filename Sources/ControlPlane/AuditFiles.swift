@@ -92,8 +92,15 @@ package struct AuditFiles: Sendable {
         }
     }
 
+    /// The KEK version that the key list names.
+    var keyListVersion: KeyVersion? {
+        let limit = AuditKeyList.maximumEncodedSize + SealedFile.trailer
+        guard let bytes = try? AtomicFile.read(directory, Self.keys, limit: limit) else { return nil }
+        return (try? SealedFile(parsing: bytes, of: "audit key list"))?.kekVersion
+    }
+
     func write(_ list: AuditKeyList, _ keys: ZoneKeys) -> Bool { write(Self.keys, list.authenticatedBytes, keys) }
-    func write(_ head: AuditHead, _ keys: ZoneKeys) -> Bool { write(Self.head, head.authenticatedBytes, keys) }
+    package func write(_ head: AuditHead, _ keys: ZoneKeys) -> Bool { write(Self.head, head.authenticatedBytes, keys) }
 
     private func write(_ name: String, _ body: [UInt8], _ keys: ZoneKeys) -> Bool {
         do {

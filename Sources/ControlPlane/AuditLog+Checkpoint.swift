@@ -9,28 +9,37 @@ extension AuditLog {
             while !stopped.load(ordering: .acquiring) {
                 usleep(500_000)
                 flushCounters(all: false)
+                let isWaiting = queue.withLock { !$0.waiting.isEmpty }
+                let kek = options.keys()?.activeKEK.version
                 let isDue = state.withLock { state in
-                    if !state.waiting.isEmpty || !state.isFlushed { _ = Self.write(&state) }
+                    if isWaiting || !state.isFlushed { _ = write(&state) }
                     let age = MonotonicTime.now - state.lastCheckpoint
                     return state.sinceCheckpoint >= Self.checkpointRecords
                         || (state.sinceCheckpoint > 0 && age >= Self.checkpointSeconds)
+                        || (kek != nil && kek != state.sealedUnder)
                 }
                 if isDue, !stopped.load(ordering: .acquiring) { checkpoint() }
             }
         }
     }
 
-    /// The last summaries and the last checkpoint. Nothing is appended afterwards.
+    /// The last summaries and the last checkpoint. Nothing is appended afterwards, and another process may append.
     package func close() {
         stopped.store(true, ordering: .releasing)
         flushCounters(all: true)
         checkpoint()
+        state.withLock { state in
+            state.isClosed = true
+            flock(state.file.raw, LOCK_UN)
+        }
     }
 
     /// Signs all records up to now, seals the chain's head under the root zone's KEK, and tells `onCheckpoint`. Does nothing
-    /// where nothing was added. After a change of the root zone's KEK, `resealing` brings both sealed files under the new one.
-    package func checkpoint(resealing: Bool = false) {
+    /// where nothing was added. After a change of the root zone's KEK, both sealed files are brought under the new one.
+    package func checkpoint() {
         checkpointing.withLock { _ in
+            // A checkpoint over records that are not written yet would only wait behind them.
+            guard state.withLock({ write(&$0) }) else { return }
             let (sequence, hash, count) = state.withLock { ($0.sequence, $0.hash, $0.sinceCheckpoint) }
             if count > 0 {
                 let (fields, isSigned) = signed(sequence, hash)
@@ -41,17 +50,15 @@ extension AuditLog {
                     state.signed = isSigned
                 }
             }
-            if count > 0 || resealing { seal(withKeyList: resealing) }
+            seal()
         }
     }
 
-    /// Uses another signing key from now on: that of a CMK that has taken over. The next checkpoint is signed by it.
+    /// Uses another signing key from now on: that of a CMK that has taken over.
     package func use(_ signer: (any Signer)?) {
-        guard let signer else { return self.signer.withLock { $0 = nil } }
         // The old key vouches for what leads to the new one.
         checkpoint()
-        adopt(signer, reason: "another CMK")
-        seal(withKeyList: true)
+        if let signer { adopt(signer, reason: "another CMK") }
         self.signer.withLock { $0 = signer }
         checkpoint()
     }
@@ -62,6 +69,7 @@ extension AuditLog {
             guard !state.keys.contains(where: { $0.publicKey == signer.publicKey }),
                 state.keys.count < AuditKeyList.maximumCount
             else { return false }
+            state.sealedUnder = nil
             state.keys.append(.init(firstSequence: state.sequence + 1, publicKey: signer.publicKey))
             return true
         }
@@ -87,20 +95,26 @@ extension AuditLog {
     }
 
     /// Nothing is sealed while the chain's last record is not on the lower storage: the seal would promise too much.
-    func seal(withKeyList: Bool) {
-        let (head, keys) = state.withLock { state -> (AuditHead?, [AuditKeyList.Key]) in
-            guard state.isFlushed, state.waiting.isEmpty else { return (nil, state.keys) }
+    func seal() {
+        let isWaiting = queue.withLock { !$0.waiting.isEmpty }
+        let (head, keys, sealedUnder) = state.withLock { state in
             let head = AuditHead(
                 volume: options.volume, sequence: state.sequence, hash: state.hash, end: state.end)
-            return (head, state.keys)
+            return (state.isFlushed && !isWaiting ? head : nil, state.keys, state.sealedUnder)
         }
-        let zoneKeys = options.keys()
-        if withKeyList, let zoneKeys {
-            note(files.write(AuditKeyList(volume: options.volume, keys: keys), zoneKeys))
+        if let zoneKeys = options.keys() {
+            let version = zoneKeys.activeKEK.version
+            var isDone = true
+            if sealedUnder != version {
+                isDone = files.write(AuditKeyList(volume: options.volume, keys: keys), zoneKeys)
+            }
+            if let head { isDone = files.write(head, zoneKeys) && isDone }
+            note(isDone)
+            if isDone, head != nil { state.withLock { $0.sealedUnder = $0.keys == keys ? version : nil } }
         }
-        guard let head else { return }
-        if let zoneKeys { note(files.write(head, zoneKeys)) }
-        options.onCheckpoint(Head(sequence: head.sequence, hash: head.hash, keys: keys.map(\.publicKey)))
+        if let head {
+            options.onCheckpoint(Head(sequence: head.sequence, hash: head.hash, keys: keys.map(\.publicKey)))
+        }
     }
 
     private func note(_ done: Bool) { if !done { state.withLock { $0.failures += 1 } } }

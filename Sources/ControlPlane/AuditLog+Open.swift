@@ -19,9 +19,11 @@ extension AuditLog {
         let sealed: AuditFiles.Sealed<AuditHead> = zoneKeys.map { files.sealedHead($0) } ?? .missing
         let tail: AuditTail
         let length: UInt64
+        var last = UInt8(ascii: "\n")
         do throws(Errno) {
             tail = try AuditTail(file, head: sealed.value)
             length = UInt64(try Lower.stat(file).st_size)
+            if length > 0 { last = try Lower.readValue(file, at: length - 1, initial: last) }
         } catch { throw .lower(error, "reading .lethefs/audit/log") }
 
         let keys = list.value?.keys ?? []
@@ -29,7 +31,7 @@ extension AuditLog {
         var state = State(
             file: file, end: length, sequence: tail.last?.sequence ?? 0, hash: tail.last?.hash ?? AuditRecord.noHash,
             keys: keys)
-        state.needsNewline = length > 0 && !tail.tornHasNewline && (!tail.torn.isEmpty || tail.last != nil)
+        state.needsNewline = last != UInt8(ascii: "\n")
         if let head = sealed.value, !tail.headFound, state.sequence < head.sequence {
             // The chain goes on where it was sealed: what is missing stays missing.
             (state.sequence, state.hash) = (head.sequence, head.hash)
@@ -42,10 +44,12 @@ extension AuditLog {
         } else {
             log.repair(tail)
         }
-        if let signer, !isNew { log.adopt(signer, reason: keys.isEmpty ? "no key was known" : "another CMK") }
-        if log.state.withLock({ $0.keys }) != keys || (list.value == nil && zoneKeys != nil) {
-            log.seal(withKeyList: true)
+        if let signer, !isNew, zoneKeys != nil {
+            log.adopt(signer, reason: keys.isEmpty ? "no key was known" : "another CMK")
         }
+        // What was known is sealed again at the next checkpoint only if it is new, or under another KEK.
+        let sealedUnder = list.value == nil ? nil : files.keyListVersion
+        log.state.withLock { if $0.keys == keys { $0.sealedUnder = sealedUnder } }
         return log
     }
 

@@ -3,21 +3,23 @@ import Storage
 
 extension AuditLog {
     /// Writes what waits, and flushes it. True when all of it is durable.
-    static func write(_ state: inout State) -> Bool {
-        while let entry = state.waiting.first {
+    func write(_ state: inout State) -> Bool {
+        guard !state.isClosed else { return false }
+        // Whoever holds `state` is the only one who takes from the queue.
+        while let entry = queue.withLock({ $0.waiting.first }) {
             do {
-                try noteStrangers(&state)
-                try write(entry, &state)
+                try Self.noteStrangers(&state)
+                try Self.write(entry, &state)
             } catch {
                 state.failures += 1
                 return false
             }
-            state.waiting.removeFirst()
-            if state.untold > 0, state.waiting.count < maximumWaiting {
-                let fields = ["count": "\(state.untold)", "reason": "the lower storage could not be written"]
-                state.waiting.append(
-                    Entry(time: AuditTime.now(), kind: .recordsLost, zone: nil, fields: fields))
-                state.untold = 0
+            queue.withLock { queue in
+                queue.waiting.removeFirst()
+                guard queue.untold > 0 else { return }
+                let fields = ["count": "\(queue.untold)", "reason": "the lower storage could not be written"]
+                queue.waiting.append(Entry(time: AuditTime.now(), kind: .recordsLost, zone: nil, fields: fields))
+                queue.untold = 0
             }
         }
         guard !state.isFlushed else { return true }
@@ -71,8 +73,7 @@ extension AuditLog {
         state.end = found
         state.tornEnd = nil
         state.needsNewline = last != UInt8(ascii: "\n")
-        state.waiting.insert(Entry(time: AuditTime.now(), kind: .logDamaged, zone: nil, fields: fields), at: 0)
-        let damaged = state.waiting.removeFirst()
+        let damaged = Entry(time: AuditTime.now(), kind: .logDamaged, zone: nil, fields: fields)
         do { try write(damaged, &state) } catch { throw error as? Errno ?? .io }
     }
 }

@@ -10,7 +10,7 @@ import VolumeFormat
 /// A record is on the lower storage before `append` returns. What cannot be written (a full disk) waits in memory and is tried
 /// again; no caller is held up by it. Appending writes and flushes: no caller holds a lock of the engine, or serves a request.
 ///
-/// Lock order: `checkpointing`, then `state`, then `signer` and `counters` (leaves). `state` is held over lower I/O, never over a
+/// Lock order: `checkpointing`, then `state`, then `queue`, `signer` and `counters` (leaves). `state` is held over lower I/O, never over a
 /// call to a token; `checkpointing` is held over one, and only those who want a checkpoint wait for it.
 package final class AuditLog: Sendable {
     /// What others may know of the log.
@@ -70,14 +70,21 @@ package final class AuditLog: Sendable {
         /// Lower length after a write that failed and could not be undone.
         var tornEnd: UInt64?
         var isFlushed = true
+        var isClosed = false
         var sequence: UInt64
         var hash: [UInt8]
         var keys: [AuditKeyList.Key]
         var sinceCheckpoint: UInt64 = 0
         var lastCheckpoint = MonotonicTime.now
         var signed = false
-        var waiting: [Entry] = []
         var failures = 0
+        /// KEK version under which the key list is sealed; `nil` while it is not.
+        var sealedUnder: KeyVersion?
+    }
+
+    /// Records on their way.
+    struct Queue {
+        var waiting: [Entry] = []
         var lost = 0
         /// Of `lost`, those that no record tells of yet.
         var untold = 0
@@ -92,6 +99,7 @@ package final class AuditLog: Sendable {
     let options: Options
     let files: AuditFiles
     let state: Mutex<State>
+    let queue = Mutex(Queue())
     let checkpointing = Mutex<Void>(())
     let signer: Mutex<(any Signer)?>
     let counters = Mutex<[AuditCounter]>([])
@@ -107,17 +115,27 @@ package final class AuditLog: Sendable {
     /// Adds a record. True when it is durable; otherwise it waits, and is tried again.
     @discardableResult
     package func append(_ kind: AuditKind, zone: ZoneID? = nil, _ fields: [String: String] = [:]) -> Bool {
+        post(kind, zone: zone, fields)
+        return state.withLock { write(&$0) }
+    }
+
+    /// Adds a record that is written within a second, by the log's own thread. For those whom a lower storage that hangs must not
+    /// hold up: it takes a leaf lock and does no I/O.
+    package func post(_ kind: AuditKind, zone: ZoneID? = nil, _ fields: [String: String] = [:]) {
         let entry = Entry(time: AuditTime.now(), kind: kind, zone: zone?.rawValue, fields: fields)
-        return state.withLock { state in
-            if state.waiting.count < Self.maximumWaiting {
-                state.waiting.append(entry)
+        queue.withLock { queue in
+            if queue.waiting.count < Self.maximumWaiting {
+                queue.waiting.append(entry)
             } else {
-                state.lost += 1
-                state.untold += 1
+                queue.lost += 1
+                queue.untold += 1
             }
-            return Self.write(&state)
         }
     }
+
+    /// Writes what was posted. True when all of it is durable.
+    @discardableResult
+    package func flush() -> Bool { state.withLock { write(&$0) } }
 
     /// Signs a statement about this volume with the key beside the CMK; `nil` where there is none, or it cannot be reached.
     package func sign(_ bytes: [UInt8]) -> Signature? {
@@ -136,10 +154,11 @@ package final class AuditLog: Sendable {
     package var publicKeys: [[UInt8]] { state.withLock { $0.keys.map(\.publicKey) } }
 
     package var status: Status {
-        state.withLock { state in
+        let (waiting, lost) = queue.withLock { ($0.waiting.count, $0.lost) }
+        return state.withLock { state in
             Status(
                 records: state.sequence, sinceCheckpoint: state.sinceCheckpoint, signed: state.signed,
-                failures: state.failures, waiting: state.waiting.count, lost: state.lost)
+                failures: state.failures, waiting: waiting, lost: lost)
         }
     }
 }

@@ -105,7 +105,8 @@ package struct AuditRecord: Equatable, Sendable {
         guard Array(self.line.utf8) == line else { return nil }
     }
 
-    private static func isKey(_ key: String) -> Bool {
+    /// Whether a field may have this name: letters, digits and dashes.
+    package static func isKey(_ key: String) -> Bool {
         (1...maximumKey).contains(key.utf8.count)
             && key.utf8.allSatisfy { byte in
                 (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)

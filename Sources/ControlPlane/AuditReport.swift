@@ -19,6 +19,8 @@ package struct AuditReport: Codable, Sendable, Equatable {
         case key
         /// The log does not hold the record that was sealed, or that this host remembers.
         case head
+        /// A sealed file of the log is not authentic, or not there.
+        case seal
         /// The log belongs to another volume, or begins with something else than its beginning.
         case beginning
     }
@@ -83,6 +85,8 @@ package struct AuditTrust: Sendable {
     package var keySource = AuditKeySource.none
     package var sealedHead: (sequence: UInt64, hash: [UInt8])?
     package var remembered: (sequence: UInt64, hash: [UInt8])?
+    /// Seals that do not hold, in words.
+    package var brokenSeals: [String] = []
     /// The volume is mounted: a line at the end may be under way.
     package var isLive = false
 

@@ -9,7 +9,6 @@ struct AuditTail {
     var end: UInt64 = 0
     /// Bytes behind it that are no record, without a newline at their end: a write that a crash cut off.
     var torn: [UInt8] = []
-    var tornHasNewline = false
     /// The sealed head is in the log: what comes after it was not sealed yet.
     var headFound = false
 
@@ -33,7 +32,6 @@ struct AuditTail {
         while let line = try lines.next() {
             guard let record = AuditRecord(line: line.bytes), (try? record.computedHash()) == record.hash else {
                 torn += line.bytes
-                tornHasNewline = line.isComplete
                 if line.isComplete { torn.append(UInt8(ascii: "\n")) }
                 continue
             }
@@ -41,10 +39,9 @@ struct AuditTail {
             last = record
             end = line.end
             torn = []
-            tornHasNewline = line.isComplete
             if let head, record.sequence == head.sequence, record.hash == head.hash { headFound = true }
         }
-        if tornHasNewline, torn.last == UInt8(ascii: "\n") { torn.removeLast() }
+        if torn.last == UInt8(ascii: "\n") { torn.removeLast() }
     }
 
     private static func stands(_ head: AuditHead, in file: Descriptor) throws(Errno) -> Bool {

@@ -2,9 +2,9 @@ import CLinux
 import FoundationEssentials
 
 /// Text as the audit log has it: one encoding only, so that a line can be compared byte for byte.
-enum AuditText {
+package enum AuditText {
     /// A JSON string. Control characters and those that turn the direction of text are escaped: lines are safe on a terminal.
-    static func quoted(_ text: String) -> String {
+    package static func quoted(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {
             switch scalar.value {
@@ -19,6 +19,9 @@ enum AuditText {
         }
         return result + "\""
     }
+
+    /// The same without the quotation marks.
+    package static func plain(_ text: String) -> String { String(quoted(text).dropFirst().dropLast()) }
 
     static func hex(_ bytes: [UInt8]) -> String {
         let digits = Array("0123456789abcdef")

@@ -31,7 +31,7 @@ package struct AuditVerification {
     private var ownKeys: [[UInt8]] = []
     private var line = 0
     /// Lines that are no records, since the last record.
-    private var rubbish: [(line: Int, bytes: [UInt8])] = []
+    private var rubbish: [(line: Int, bytes: [UInt8], isComplete: Bool)] = []
     private var unsigned = 0
     private var endsWithNewline = true
 
@@ -42,7 +42,7 @@ package struct AuditVerification {
         line += 1
         endsWithNewline = isComplete
         guard let record = AuditRecord(line: bytes) else {
-            if rubbish.count < Self.maximumFindings { rubbish.append((line, bytes)) }
+            if rubbish.count < Self.maximumFindings { rubbish.append((line, bytes, isComplete)) }
             return
         }
         settleRubbish(before: record)
@@ -93,14 +93,15 @@ package struct AuditVerification {
     /// A write that a crash cut off counts as that only if the next record says so, and has its hash.
     private mutating func settleRubbish(before record: AuditRecord) {
         guard !rubbish.isEmpty else { return }
-        let bytes = Array(rubbish.map(\.bytes).joined(separator: [UInt8(ascii: "\n")]))
+        var bytes = rubbish.flatMap { $0.isComplete ? $0.bytes + [UInt8(ascii: "\n")] : $0.bytes }
+        if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
         if record.kind == AuditKind.logRepaired.rawValue,
             record.fields["sha256"] == (try? SHA256.digest(bytes)).map(AuditText.hex)
         {
             report.notes.append(
                 "line \(rubbish[0].line) holds a write that a crash cut off; record \(record.sequence) says so")
         } else {
-            for (line, _) in rubbish {
+            for (line, _, _) in rubbish {
                 find(.init(.malformed, nil, line: line, "line \(line), before record \(record.sequence), is no record"))
             }
         }
@@ -255,6 +256,7 @@ package struct AuditVerification {
     }
 
     private mutating func checkHeads() {
+        for problem in trust.brokenSeals { find(.init(.seal, nil, problem)) }
         if let head = trust.sealedHead, holds(head, "sealed under the KEK") { report.sealedThrough = head.sequence }
         if let head = trust.remembered, holds(head, "that this host remembers") {
             report.rememberedThrough = head.sequence

@@ -46,13 +46,15 @@ package struct MountStatus: Codable, Sendable, Equatable {
     package var log: String?
     /// The process that purges the mount should the daemon die; `nil` while there is none.
     package var guardian: Int32?
+    /// `nil` on a read-only mount, and where the log could not be opened.
+    package var audit: AuditLog.Status?
     package var zones: [ZoneStatus]
 
     package init(
         volume: String, lower: String, mountPoint: String, pid: Int32, mountedAt: Date, readOnly: Bool,
         transport: String,
         epoch: UInt64, afterCrash: Bool, knownInodes: Int, residentKiB: Int, lockedKiB: Int, damageEvents: Int,
-        log: String?, guardian: Int32?, zones: [ZoneStatus]
+        log: String?, guardian: Int32?, audit: AuditLog.Status?, zones: [ZoneStatus]
     ) {
         self.volume = volume
         self.lower = lower
@@ -69,6 +71,7 @@ package struct MountStatus: Codable, Sendable, Equatable {
         self.damageEvents = damageEvents
         self.log = log
         self.guardian = guardian
+        self.audit = audit
         self.zones = zones
     }
 }

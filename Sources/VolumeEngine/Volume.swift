@@ -111,12 +111,15 @@ package final class Volume: Sendable {
     /// Remembers that a header could not be brought up to date.
     func markDirty() { dirty.store(true, ordering: .releasing) }
 
-    var isDirty: Bool { dirty.load(ordering: .acquiring) }
+    package var isDirty: Bool { dirty.load(ordering: .acquiring) }
 
     /// Something could not be stored in this mount.
     package var hasUnstored: Bool { isDirty }
 
     /// A mount of this volume has ended in a crash at some time.
+    /// The mount right before this one ended in a crash.
+    package var hasFoundCrash: Bool { lastCrashedEpoch > 0 && lastCrashedEpoch + 1 == epoch }
+
     package var isAfterCrash: Bool { lastCrashedEpoch > 0 }
 
     /// Known inodes; `status` shows it.

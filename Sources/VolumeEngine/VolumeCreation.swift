@@ -31,10 +31,12 @@ package enum VolumeCreation {
         guard found.isEmpty else { throw .notEmpty }
     }
 
-    /// Writes the volume: everything into a temporary directory first, so that a crash leaves no half of one.
+    /// Writes the volume: everything into a temporary directory first, so that a crash leaves no half of one. `finish` adds to what
+    /// will be `.lethefs`, before the volume is there.
     package static func create(
         _ lower: String, volume: UniqueID, cmks: [any CustomerMasterKey], policy: ZoneKeyring.Policy,
-        unlocking: KeyringUnlocking, settings: [VolumeSetting: UInt64] = [:]
+        unlocking: KeyringUnlocking, settings: [VolumeSetting: UInt64] = [:],
+        finish: (Descriptor, ZoneKeys) throws(VolumeError) -> Void = { _, _ in }
     ) throws(VolumeError) {
         let made: (keyring: ZoneKeyring, keys: ZoneKeys)
         do {
@@ -49,6 +51,7 @@ package enum VolumeCreation {
             try Lower.makeDirectory(directory, VolumeFiles.links, mode: 0o700)
             let (header, keys) = try Volume.makeDirectoryHeader(volume: volume, keys: made.keys, now: Volume.now)
             try writeFiles(directory, made, root: header.directory, settings)
+            try finish(directory, made.keys)
             let text = try Volume.encodedHeader(header, keys: keys)
             try Lower.symlink(target: text, root, ReservedName.directoryHeader)
             try Lower.rename(root, temporary, root, ReservedName.volumeDirectory)

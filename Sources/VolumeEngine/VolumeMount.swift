@@ -8,6 +8,8 @@ import VolumeFormat
 package final class VolumeMount: Sendable {
     package let volume: Volume
     let files: VolumeFiles
+    /// `.lethefs`.
+    package var volumeDirectory: Descriptor { files.directory }
     let unlocking: KeyringUnlocking
     // flock(2) lives as long as this descriptor, so a crash leaves no lock behind.
     private let lockFile: Descriptor

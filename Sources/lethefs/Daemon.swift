@@ -51,6 +51,7 @@ struct Daemon {
         }
         options.sharedHighestNode = page.highestNode
         let trusted = TrustedRoots(roots)
+        let began = ContinuousClock.now
         let mount: VolumeMount
         do {
             mount = try VolumeMount(
@@ -64,12 +65,14 @@ struct Daemon {
             try host.writeRecord(description.volume, record)
         }
         mount.describeHolder("pid \(getpid()), on \(request.mountPoint)")
-        try serve(mount, host, trusted, log, damage, page)
+        let unwrapped = ContinuousClock.now - began
+        let audit = AuditOpening.open(mount, trusted, host, log)
+        try serve(mount, host, trusted, log, damage, page, audit, unwrapped)
     }
 
     private func serve(
         _ mount: VolumeMount, _ host: Host, _ roots: TrustedRoots, _ log: Logger, _ damage: DamageLog,
-        _ page: GuardianPage
+        _ page: GuardianPage, _ audit: AuditLog?, _ unwrapped: Duration
     ) throws {
         chdir("/")
         // Whoever started us may have had them ignored; they are how a service manager ends a mount.
@@ -96,7 +99,10 @@ struct Daemon {
         let guardian = try startGuardian(session, page, log)
         let services = DaemonServices(
             mount: mount, request: request, host: host, roots: roots, log: log, damage: damage, session: session,
-            guardian: guardian)
+            guardian: guardian, audit: audit)
+        damage.report(to: audit)
+        audit?.noteMount(mount, request, unwrapped)
+        audit?.start()
         let control = DaemonControl(services)
         services.keepers.start()
         control.start(log)
@@ -111,6 +117,8 @@ struct Daemon {
         mount.volume.settleAll()
         var failure: Failure?
         do { try mount.close() } catch { failure = Failure(error, lower: request.lower) }
+        audit?.append(.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"])
+        audit?.close()
         control.stop()
         if case .failure(let error) = outcome { log.error("the session ended with \(error)") }
         log.notice("unmounted \(request.mountPoint)\(failure == nil ? "" : ", not cleanly")")

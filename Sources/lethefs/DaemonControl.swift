@@ -12,7 +12,7 @@ final class DaemonControl: Sendable {
     /// Each family of verbs adds its own in a file of its own.
     private static let handlers: [ControlVerb: Handler] = {
         var all: [ControlVerb: Handler] = [.status: { services, _ in services.status() }]
-        for family in [zoneHandlers, checkHandlers] { all.merge(family) { $1 } }
+        for family in [zoneHandlers, checkHandlers, auditHandlers] { all.merge(family) { $1 } }
         return all
     }()
 
@@ -83,7 +83,7 @@ extension DaemonServices {
             epoch: volume.epoch,
             afterCrash: volume.isAfterCrash, knownInodes: volume.knownInodes, residentKiB: memory["VmRSS"] ?? 0,
             lockedKiB: memory["VmLck"] ?? 0, damageEvents: damage.count, log: logPath, guardian: guardian.pid,
-            zones: mount.zoneKeyrings.map { ZoneStatus($0, keepers[$0.zone]?.condition) })
+            audit: audit?.status, zones: mount.zoneKeyrings.map { ZoneStatus($0, keepers[$0.zone]?.condition) })
         if let obstacle {
             status.transportNote = [obstacle.words, obstacle.remedy].compactMap { $0 }.joined(separator: "; ")
         }

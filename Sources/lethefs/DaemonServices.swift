@@ -1,3 +1,4 @@
+import ControlPlane
 import FoundationEssentials
 import FuseServer
 import Logging
@@ -13,6 +14,8 @@ final class DaemonServices: Sendable {
     let log: Logger
     let damage: DamageLog
     let session: MountSession
+    /// `nil` on a read-only mount, and where the log could not be opened.
+    let audit: AuditLog?
     let startedAt = Date.now
     let guardian: Guardian
     let keepers: ZoneKeepers
@@ -23,7 +26,7 @@ final class DaemonServices: Sendable {
 
     init(
         mount: VolumeMount, request: MountRequest, host: Host, roots: TrustedRoots, log: Logger, damage: DamageLog,
-        session: MountSession, guardian: Guardian
+        session: MountSession, guardian: Guardian, audit: AuditLog?
     ) {
         self.mount = mount
         self.request = request
@@ -33,8 +36,9 @@ final class DaemonServices: Sendable {
         self.damage = damage
         self.session = session
         self.guardian = guardian
+        self.audit = audit
         keepers = ZoneKeepers(
-            mount: mount, request: request, roots: roots, log: log, session: session, guardian: guardian)
+            mount: mount, request: request, roots: roots, log: log, session: session, guardian: guardian, audit: audit)
     }
 
     var logPath: String { host.logPath(mount.volume.description.volume) }

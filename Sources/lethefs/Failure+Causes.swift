@@ -1,3 +1,4 @@
+import ControlPlane
 import FuseServer
 import KeyManagement
 import Storage
@@ -58,6 +59,25 @@ extension Failure {
                 meaning:
                     "AES-256-GCM, AES-256-WRAP(-PAD), HMAC, HKDF and SHA-256 are needed under the demanded properties.",
                 remedy: "check LETHEFS_OPENSSL_PROPERTIES and openssl list -providers")
+        }
+    }
+
+    init(_ error: AuditError) {
+        switch error {
+        case .lower(let errno, let doing):
+            self.init(
+                .storage, "\(doing): \(errno.message)", meaning: "The lower storage refused.",
+                remedy: errno == .access ? "run it as the owner of the lower directory, or as root" : nil)
+        case .missing:
+            self.init(
+                .auditMissing, "the volume has no audit log",
+                meaning: "It was made by a version without one and not mounted since, or the log was removed.",
+                remedy: "lethefs mount  begins one")
+        case .busy:
+            self.init(
+                .inUse, "another process appends to the audit log", meaning: "Two would spoil its order.",
+                remedy: "lethefs status  shows the mounts of this host")
+        case .cipher: self.init(.cipher, lower: "")
         }
     }
 

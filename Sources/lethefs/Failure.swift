@@ -13,6 +13,7 @@ struct Failure: Error, Codable, Equatable {
         case inUse = 12
         case unknownFormat = 13
         case notAuthentic = 14
+        case auditMissing = 15
         case pin = 20
         case module = 21
         case keyNotFound = 22

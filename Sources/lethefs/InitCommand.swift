@@ -48,6 +48,8 @@ struct InitCommand: ParsableCommand {
         var cmks: [String]
         var createdCMKs: Int
         var embedded: Bool
+        /// SHA-256 of the public key that signs the audit log.
+        var auditKey: String?
     }
 
     func run() throws {
@@ -73,16 +75,20 @@ struct InitCommand: ParsableCommand {
             // First what this host must know to mount it; a volume that nobody can open would be worse than a stale record.
             try host.writeRecord(volume, Host.VolumeRecord(roots: uris.map(Roots.kept)))
             let keys = cmks
+            var auditKey: String?
             let unlocking = KeyringUnlocking { (_) throws(RootError) in keys[0] }
             do throws(VolumeError) {
                 try VolumeCreation.create(
                     path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking,
-                    settings: grace > 0 ? [.graceSeconds: UInt64(grace)] : [:])
+                    settings: grace > 0 ? [.graceSeconds: UInt64(grace)] : [:]
+                ) { (directory, zoneKeys) throws(VolumeError) in
+                    auditKey = try AuditOpening.begin(directory, host, zoneKeys, cmks, createdCMKs: created)
+                }
             } catch { throw Failure(error, lower: path) }
             try report(
                 Report(
                     volume: "\(volume)", lower: path, cmks: cmks.map(\.uri), createdCMKs: created,
-                    embedded: root.isEmpty),
+                    embedded: root.isEmpty, auditKey: auditKey),
                 host)
         }
     }
@@ -109,6 +115,9 @@ struct InitCommand: ParsableCommand {
         if report.embedded {
             lines.append(
                 "  The CMK's token is below \(host.embeddedTokens): keep a backup of it apart from the volume.")
+        }
+        if report.auditKey == nil {
+            lines.append("  The audit log is NOT SIGNED: no token of the volume makes a signing key.")
         }
         lines.append("next: lethefs mount \(report.lower) MOUNTPOINT")
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")

@@ -28,7 +28,7 @@ struct Lethefs: ParsableCommand {
         subcommands: [
             InitCommand.self, MountCommand.self, UnmountCommand.self, StatusCommand.self, CMKCommand.self,
             CheckCommand.self, ZoneCommand.self, RevokeCommand.self, RestoreCommand.self,
-            GuardianCommand.self,
+            AuditCommand.self, GuardianCommand.self,
         ])
 
     #if LETHEFS_WITHOUT_ENCRYPTION

@@ -1,4 +1,5 @@
 import CLinux
+import ControlPlane
 import FoundationEssentials
 import Logging
 import Synchronization
@@ -46,11 +47,18 @@ final class DamageLog: Sendable {
     private let log: Logger
     private let state = Mutex<(count: Int, minute: Int, lines: Int)>((0, 0, 0))
 
+    /// Where summaries go. Leaf lock.
+    private let audit = Mutex<AuditLog?>(nil)
+
     init(_ log: Logger) { self.log = log }
+
+    /// Has summaries written to the audit log from now on.
+    func report(to audit: AuditLog?) { self.audit.withLock { $0 = audit } }
 
     var count: Int { state.withLock { $0.count } }
 
     func note(_ damage: Damage) {
+        audit.withLock { $0 }?.count(.damageMet, damage.object.fieldName, every: 60, urgent: true)
         let minute = time(nil) / 60
         let shown = state.withLock { state in
             state.count += 1
@@ -62,4 +70,9 @@ final class DamageLog: Sendable {
         let page = damage.page.map { ", page \($0)" } ?? ""
         log.error("damaged \(damage.object.rawValue): lower inode \(damage.inode)\(page): \(damage.reason)")
     }
+}
+
+extension Damage.Object {
+    /// The name as a field of an audit record.
+    fileprivate var fieldName: String { String(rawValue.map { $0 == " " ? "-" : $0 }) }
 }

@@ -88,8 +88,19 @@ struct StatusCommand: ParsableCommand {
         }
         if status.damageEvents > 0 { lines.append("DAMAGE       \(status.damageEvents) times; see the log") }
         if let log = status.log { lines.append("log          \(log)") }
+        lines.append("audit        \(Self.words(status.audit, readOnly: status.readOnly))")
         lines += Self.lines(status.zones)
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
+    }
+
+    private static func words(_ audit: AuditLog.Status?, readOnly: Bool) -> String {
+        guard let audit else {
+            return readOnly ? "none on a read-only mount" : "NO LOG in this mount; see the daemon's log"
+        }
+        var words = "\(audit.records) records, \(audit.sinceCheckpoint) since the last checkpoint"
+        if audit.failures > 0 { words += "; \(audit.failures) WRITES FAILED, \(audit.waiting) records wait" }
+        if audit.lost > 0 { words += ", \(audit.lost) LOST" }
+        return words
     }
 
     private func show(_ facts: VolumeFacts) throws {

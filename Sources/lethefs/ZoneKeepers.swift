@@ -15,13 +15,14 @@ final class ZoneKeepers: Sendable {
     private let log: Logger
     private let session: MountSession
     private let guardian: Guardian
+    private let audit: AuditLog?
     private let keepers = Mutex<[ZoneID: ZoneKeeper]>([:])
     /// When each open zone's keys have to go at the latest, on `BootClock`.
     private let leases = Mutex<[ZoneID: Double]>([:])
 
     init(
         mount: VolumeMount, request: MountRequest, roots: TrustedRoots, log: Logger, session: MountSession,
-        guardian: Guardian
+        guardian: Guardian, audit: AuditLog?
     ) {
         self.mount = mount
         self.request = request
@@ -29,6 +30,7 @@ final class ZoneKeepers: Sendable {
         self.log = log
         self.session = session
         self.guardian = guardian
+        self.audit = audit
     }
 
     subscript(_ zone: ZoneID) -> ZoneKeeper? { keepers.withLock { $0[zone] } }
@@ -54,13 +56,17 @@ final class ZoneKeepers: Sendable {
     var firstLeaseEnd: Double? { leases.withLock { $0.values.min() } }
 
     private func note(lease end: Double?, of zone: ZoneID) {
-        leases.withLock { leases in
+        let isRenewal = leases.withLock { leases in
+            let isRenewal = leases[zone] != nil && end != nil
             leases[zone] = end
             guardian.leaseEnds(at: leases.values.min())
+            return isRenewal
         }
+        if isRenewal { audit?.count(.leaseRenewed, zone: zone, "renewals") }
     }
 
     private func note(_ event: ZoneKeeper.Event) {
+        audit?.note(event)
         switch event {
         case .outage(let zone, let error):
             log.warning("zone \(zone.rawValue): \(Failure(error, lower: request.lower).what); the lease runs on")
