@@ -23,10 +23,11 @@ extension AuditLog {
         }
     }
 
-    /// The last summaries and the last checkpoint. Nothing is appended afterwards, and another process may append.
-    package func close() {
+    /// The last summaries, a last record, and the last checkpoint. Nothing is appended afterwards, and another process may append.
+    package func close(_ last: (kind: AuditKind, fields: [String: String])? = nil) {
         stopped.store(true, ordering: .releasing)
         flushCounters(all: true)
+        if let last { append(last.kind, last.fields) }
         checkpoint()
         state.withLock { state in
             state.isClosed = true

@@ -117,8 +117,7 @@ struct Daemon {
         mount.volume.settleAll()
         var failure: Failure?
         do { try mount.close() } catch { failure = Failure(error, lower: request.lower) }
-        audit?.append(.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"])
-        audit?.close()
+        audit?.close((.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"]))
         control.stop()
         if case .failure(let error) = outcome { log.error("the session ended with \(error)") }
         log.notice("unmounted \(request.mountPoint)\(failure == nil ? "" : ", not cleanly")")

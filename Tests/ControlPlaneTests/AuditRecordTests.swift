@@ -56,7 +56,7 @@ import Testing
         let pieces = [
             "a", "é", "\u{1F511}", "\n", "\u{1B}[31m", "\"", "\\", "\u{202E}", "\u{0}", "e\u{301}", " ", "\u{85}",
         ]
-        for _ in 0..<500 {
+        for _ in 0..<40 {
             var fields: [String: String] = [:]
             for index in 0..<Int.random(in: 0..<50, using: &generator) {
                 fields["f\(index)"] =
