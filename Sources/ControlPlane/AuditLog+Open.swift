@@ -21,7 +21,7 @@ extension AuditLog {
         let length: UInt64
         var last = UInt8(ascii: "\n")
         do throws(Errno) {
-            tail = try AuditTail(file, head: sealed.value)
+            tail = try AuditTail(file, head: sealed.value, remembered: options.remembered)
             length = UInt64(try Lower.stat(file).st_size)
             if length > 0 { last = try Lower.readValue(file, at: length - 1, initial: last) }
         } catch { throw .lower(error, "reading .lethefs/audit/log") }
@@ -39,6 +39,7 @@ extension AuditLog {
         let isNew = tail.last == nil && state.sequence == 0
         let log = AuditLog(options: options, files: files, state: state, signer: signer)
         if isNew { log.begin(signer) }
+        if isNew, options.isExpected { log.append(.logDamaged, ["what": "the whole log was removed"]) }
         if let zoneKeys {
             log.tell(tail, sealed, list, isNew: isNew, volume: zoneKeys.volume)
         } else {
@@ -50,6 +51,7 @@ extension AuditLog {
         // What was known is sealed again at the next checkpoint only if it is new, or under another KEK.
         let sealedUnder = list.value == nil ? nil : files.keyListVersion
         log.state.withLock { if $0.keys == keys { $0.sealedUnder = sealedUnder } }
+        if zoneKeys != nil, log.state.withLock({ $0.sealedUnder == nil }) { log.seal() }
         return log
     }
 
@@ -73,7 +75,11 @@ extension AuditLog {
         repair(tail)
         if case .refused = sealed { append(.logDamaged, ["what": "the sealed head is not authentic"]) }
         if case .refused = list { append(.logDamaged, ["what": "the sealed key list is not authentic"]) }
-        if !isNew {
+        if !tail.rememberedFound {
+            append(.logDamaged, ["what": "the log lacks the record that this host remembers"])
+        }
+        // Record 1 alone: a crash came before the first seal.
+        if !isNew, tail.last.map({ $0.sequence > 1 }) ?? true {
             if case .missing = list { append(.logDamaged, ["what": "the sealed key list is missing"]) }
             if case .missing = sealed { append(.logDamaged, ["what": "the sealed head is missing"]) }
         }

@@ -34,6 +34,12 @@ package final class AuditLog: Sendable {
         package var sequence: UInt64
         package var hash: [UInt8]
         package var keys: [[UInt8]]
+
+        package init(sequence: UInt64, hash: [UInt8], keys: [[UInt8]]) {
+            self.sequence = sequence
+            self.hash = hash
+            self.keys = keys
+        }
     }
 
     /// What the log needs of the volume.
@@ -41,6 +47,10 @@ package final class AuditLog: Sendable {
         package var volume: UniqueID
         /// The root zone's keys; `nil` while it is revoked, or where there are none to be had: nothing is sealed then.
         package var keys: @Sendable () -> ZoneKeys?
+        /// The volume was made with a log: where there is none, it was taken away.
+        package var isExpected = false
+        /// What the host remembers of the log.
+        package var remembered: Head?
         /// Called at each checkpoint.
         package var onCheckpoint: @Sendable (Head) -> Void
 

@@ -19,6 +19,8 @@ package struct AuditReport: Codable, Sendable, Equatable {
         case key
         /// The log does not hold the record that was sealed, or that this host remembers.
         case head
+        /// The daemon itself found something amiss, and wrote it down.
+        case told
         /// A sealed file of the log is not authentic, or not there.
         case seal
         /// The log belongs to another volume, or begins with something else than its beginning.

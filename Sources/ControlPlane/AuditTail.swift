@@ -12,9 +12,13 @@ struct AuditTail {
     /// The sealed head is in the log: what comes after it was not sealed yet.
     var headFound = false
 
-    /// Reads from the sealed head on, where it stands as it says, and from the beginning otherwise.
-    init(_ file: Descriptor, head: AuditHead?) throws(Errno) {
-        if let head, try Self.stands(head, in: file) {
+    /// So is the record that the host remembers; true where it remembers none.
+    var rememberedFound = true
+
+    /// Reads from the sealed head on, where it stands as it says and is what the host remembers, and from the beginning otherwise.
+    init(_ file: Descriptor, head: AuditHead?, remembered: AuditLog.Head? = nil) throws(Errno) {
+        let isSame = remembered.map { $0.sequence == head?.sequence && $0.hash == head?.hash } ?? true
+        if let head, isSame, try Self.stands(head, in: file) {
             try read(file, from: head.end)
             headFound = true
             if last == nil {
@@ -23,10 +27,13 @@ struct AuditTail {
             }
             return
         }
-        try read(file, from: 0, looking: head)
+        rememberedFound = remembered == nil
+        try read(file, from: 0, head, remembered)
     }
 
-    private mutating func read(_ file: Descriptor, from offset: UInt64, looking head: AuditHead? = nil) throws(Errno) {
+    private mutating func read(
+        _ file: Descriptor, from offset: UInt64, _ head: AuditHead? = nil, _ remembered: AuditLog.Head? = nil
+    ) throws(Errno) {
         end = offset
         var lines = AuditLines(file, from: offset)
         while let line = try lines.next() {
@@ -40,6 +47,9 @@ struct AuditTail {
             end = line.end
             torn = []
             if let head, record.sequence == head.sequence, record.hash == head.hash { headFound = true }
+            if let remembered, record.sequence == remembered.sequence, record.hash == remembered.hash {
+                rememberedFound = true
+            }
         }
         if torn.last == UInt8(ascii: "\n") { torn.removeLast() }
     }

@@ -60,8 +60,8 @@ package struct AuditVerification {
         case .logStarted, .signingKeyChanged:
             if let key = record.fields["publicKey"].flatMap({ Base64.decode($0) }) { ownKeys.append(key) }
         case .logDamaged:
-            report.notes.append(
-                "record \(record.sequence) (\(record.time)) says: \(record.fields["what"] ?? "the log was damaged")")
+            let what = record.fields["what"] ?? "the log was damaged"
+            find(.init(.told, record.sequence, line: line, "record \(record.sequence) (\(record.time)) says: \(what)"))
         default: break
         }
     }

@@ -71,6 +71,8 @@ package struct VolumeDescription: Equatable, Sendable {
 package enum VolumeSetting: UInt16, Sendable, CaseIterable {
     /// Seconds after a lease's end in which keys may still be used while their owner cannot be reached. Default 0: fail closed.
     case graceSeconds = 1
+    /// 1: the volume was made with an audit log, so that one that is gone was taken away (AUDIT.md).
+    case audited = 2
 }
 
 /// `.lethefs/state`: which mounts there were, and whether the last one ended well (FORMAT §8).

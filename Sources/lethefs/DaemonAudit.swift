@@ -12,11 +12,15 @@ enum AuditOpening {
     static func open(_ mount: VolumeMount, _ roots: TrustedRoots, _ host: Host, _ log: Logger) -> AuditLog? {
         guard !mount.volume.options.readOnly, let keyring = mount.keyring(.root) else { return nil }
         let volume = mount.volume.description.volume
-        let options = AuditLog.Options(volume: volume) {
+        var options = AuditLog.Options(volume: volume) {
             try? mount.volume.zone(.root).storingKeys()
         } onCheckpoint: {
             host.writeAuditPin(volume, $0)
         }
+        if let pin = host.readAuditPin(volume), pin.sequence > 0, let hash = [UInt8](hexadecimal: pin.hash) {
+            options.remembered = AuditLog.Head(sequence: pin.sequence, hash: hash, keys: pin.publicKeys)
+        }
+        options.isExpected = mount.volume.description.settings[.audited] == 1
         do {
             let audit = try AuditLog.open(mount.volumeDirectory, options) { known in
                 let signer = signer(of: keyring.cmks.map(\.uri), known, creating: true) { (uri) throws(RootError) in
@@ -29,7 +33,7 @@ enum AuditOpening {
                 }
                 return signer
             }
-            warn(host.readAuditPin(volume), audit, log)
+            warn(options.remembered, audit, log)
             return audit
         } catch {
             log.error("NO AUDIT LOG in this mount: \(Failure(error).what)")
@@ -47,8 +51,8 @@ enum AuditOpening {
                 for cmk in cmks { if let signer = try? cmk.signer(creating: true) { return signer } }
                 return nil
             }
-            var fields = ["user": "\(geteuid())", "host": AuditLog.hostName, "made-cmks": "\(createdCMKs)"]
-            for (index, cmk) in cmks.enumerated() { fields["cmk-\(index + 1)"] = cmk.uri }
+            let fields = ["user": "\(geteuid())", "host": AuditLog.hostName, "made-cmks": "\(createdCMKs)"]
+                .merging(AuditLog.cmkFields(cmks.map(\.uri))) { $1 }
             guard log.append(.volumeCreated, zone: .root, fields) else {
                 throw AuditError.lower(.io, "writing .lethefs/audit/log")
             }
@@ -83,8 +87,8 @@ enum AuditOpening {
     }
 
     /// The KEK's word counts; that this host knew it otherwise is worth a look.
-    private static func warn(_ pin: AuditPin?, _ audit: AuditLog, _ log: Logger) {
-        guard let pin, !pin.publicKeys.allSatisfy({ audit.publicKeys.contains($0) }) else { return }
+    private static func warn(_ remembered: AuditLog.Head?, _ audit: AuditLog, _ log: Logger) {
+        guard let remembered, !remembered.keys.allSatisfy({ audit.publicKeys.contains($0) }) else { return }
         log.error("the audit log's key list lacks a key that this host remembers: an older list was put in its place")
         audit.append(.logDamaged, ["what": "the key list lacks a key that the host remembers"])
     }
@@ -118,14 +122,18 @@ extension AuditLog {
 
     /// Which KEKs came out of which CMKs.
     static func keyFields(_ keyring: ZoneKeyring, milliseconds: Int) -> [String: String] {
-        var fields = [
+        let fields = [
             "keks": keyring.keks.filter { $0.state.mayDecrypt }.map { "\($0.version.rawValue)" }
                 .joined(separator: " "),
             "policy": keyring.policy == .anyOf ? "any-of" : "all-of",
             "mount-milliseconds": "\(milliseconds)",
         ]
-        for (index, cmk) in keyring.cmks.enumerated() { fields["cmk-\(index + 1)"] = cmk.uri }
-        return fields
+        return fields.merging(cmkFields(keyring.cmks.map(\.uri))) { $1 }
+    }
+
+    /// CMKs by their URIs, which hold no PIN.
+    static func cmkFields(_ uris: [String]) -> [String: String] {
+        Dictionary(uniqueKeysWithValues: uris.enumerated().map { ("cmk-\($0.offset + 1)", $0.element) })
     }
 
     /// What happens to a zone's keys. Called by the keeper's thread, which nothing may hold up.

@@ -134,6 +134,9 @@ extension DaemonServices {
                 session.kernelCache.forget(text, in: parent.node)
                 keepers.add(try volume.zone(made.keyring.zone))
                 log.notice("zone \(made.keyring.zone.rawValue) made")
+                audit?.append(
+                    .zoneCreated, zone: made.keyring.zone,
+                    ["path": path].merging(AuditLog.cmkFields(made.keyring.cmks.map(\.uri))) { $1 })
                 return ListedZone(
                     path: path, status: ZoneStatus(made.keyring, keepers[made.keyring.zone]?.condition))
             } catch let error as Errno {

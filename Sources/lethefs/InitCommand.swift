@@ -80,7 +80,7 @@ struct InitCommand: ParsableCommand {
             do throws(VolumeError) {
                 try VolumeCreation.create(
                     path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking,
-                    settings: grace > 0 ? [.graceSeconds: UInt64(grace)] : [:]
+                    settings: [.audited: 1].merging(grace > 0 ? [.graceSeconds: UInt64(grace)] : [:]) { $1 }
                 ) { (directory, zoneKeys) throws(VolumeError) in
                     auditKey = try AuditOpening.begin(directory, host, zoneKeys, cmks, createdCMKs: created)
                 }

@@ -145,13 +145,13 @@ def tampering_between_mounts_and_under_a_mount(volume):
     lines = filled(volume)
     put(volume, lines[:6])
     volume.mount()
-    equal(kinds(volume)[6:8], ["log-damaged", "mounted"])
+    equal(kinds(volume)[6:9], ["log-damaged", "log-damaged", "mounted"])
     expect(volume, "missing", 7, last=len(lines))
     with open(log_of(volume), "a") as file:
         file.write("something\n")
     volume.command("revoke", volume.mountpoint)
     volume.command("restore", volume.mountpoint)
-    eventually(lambda: kinds(volume).count("log-damaged") == 2, "the stranger's line is noticed")
+    eventually(lambda: kinds(volume).count("log-damaged") == 3, "the stranger's line is noticed")
     volume.unmount()
     expect(volume, "malformed", None)
     assert "unmounted" in kinds(volume)
@@ -167,6 +167,34 @@ def a_log_of_another_volume(volume):
             (volume.lower / ".lethefs/audit" / name).write_bytes((other.lower / ".lethefs/audit" / name).read_bytes())
     whats = {one["what"] for one in verified(volume, damaged=True)["findings"]}
     assert whats >= {"beginning", "key", "head", "seal"}, whats
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def the_whole_log_removed(volume):
+    import shutil
+    filled(volume)
+    shutil.rmtree(volume.lower / ".lethefs/audit")
+    volume.command("audit", "verify", volume.lower, status=15)
+    volume.mount().unmount()
+    equal(kinds(volume)[:2], ["log-started", "log-damaged"])
+    equal(kinds(volume)[2], "log-damaged")
+    told = [one["detail"] for one in verified(volume, damaged=True)["findings"] if one["what"] == "told"]
+    assert "removed" in told[0] and "remembers" in told[1], told
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def an_older_state_of_everything(volume):
+    """Log, seals and keyring put back as they were: only the host's memory can tell."""
+    import shutil
+    filled(volume)
+    shutil.copytree(volume.lower / ".lethefs", volume.root / "older")
+    volume.mount().unmount()
+    shutil.rmtree(volume.lower / ".lethefs")
+    shutil.copytree(volume.root / "older", volume.lower / ".lethefs")
+    assert [one["what"] for one in verified(volume, damaged=True)["findings"]] == ["head"]
+    volume.mount().unmount()
+    found = verified(volume, damaged=True)["findings"]
+    assert [one["what"] for one in found] == ["told"] and "remembers" in found[0]["detail"], found
 
 
 @on_volume(limit=240, needs=["lethefs"])
