@@ -95,6 +95,7 @@ package final class VolumeMount: Sendable {
         try files.writeState(now, keys)
         let clean = try Self.sealClean(now, keys)
         cleanState.withLock { $0 = clean }
+        files.resealAudit(keys)
     }
 
     /// Ends the mount: all that was written is flushed, and only then the volume is marked clean. No operation is under way.

@@ -53,7 +53,10 @@ extension DaemonControl {
                     [String: String].self, from: Data((arguments["fields"] ?? "{}").utf8)),
                 fields.keys.allSatisfy(AuditRecord.isKey)
             else { throw Failure(.invalid, "the request for an audit record lacks something") }
-            audit.append(kind, zone: arguments["zone"].flatMap { UInt32($0) }.map { ZoneID(rawValue: $0) }, fields)
+            let zone = arguments["zone"].flatMap { UInt32($0) }.map { ZoneID(rawValue: $0) }
+            guard audit.append(kind, zone: zone, fields) else {
+                throw Failure(.storage, "the audit record waits for the lower storage", meaning: "It is tried again.")
+            }
             return Done()
         },
     ]

@@ -238,6 +238,33 @@ def without_the_cmk(volume):
     assert "ONLY THE LOG'S OWN" in volume.command("audit", "verify", volume.lower).stdout
 
 
+@on_volume(limit=60, needs=["lethefs"])
+def commands_leave_notes_and_nothing_else(volume):
+    """What a command tells the daemon for the log: only of what commands do."""
+    import socket
+    volume.init().mount()
+
+    def ask(verb, **arguments):
+        with socket.socket(socket.AF_UNIX) as connection:
+            directory = os.open(volume.home / "run", os.O_RDONLY | os.O_DIRECTORY)
+            connection.connect(f"/proc/self/fd/{directory}/{volume.daemon}.sock")
+            os.close(directory)
+            connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
+            return json.loads(connection.makefile().readline())
+    assert "result" in ask("audit-note", kind="cmk-disabled", zone="0", fields=json.dumps({"cmk": "a \u001b[31m b"}))
+    assert "failure" in ask("audit-note", kind="unmounted", fields="{}")
+    assert "failure" in ask("audit-note", kind="cmk-disabled", fields=json.dumps({"a b": ""}))
+    assert "failure" in ask("audit-note", kind="cmk-disabled", fields="[]")
+    assert "failure" in ask("audit-note")
+    seals = ask("audit-seals")["result"]
+    assert seals["sequence"] >= 3 and len(seals["keys"]) == 1 and not seals["problems"], seals
+    record = records(volume, "--kind", "cmk-disabled")[0]
+    equal((record["zone"], record["fields"]["cmk"]), (0, "a \u001b[31m b"))
+    assert "\x1b" not in volume.command("audit", "show", volume.lower).stdout
+    volume.unmount()
+    verified(volume)
+
+
 @on_volume(limit=120, needs=["lethefs"])
 def a_full_disk_holds_up_nothing(volume):
     """No room for records: unmount and revocation work, the failures are counted, and the log is whole afterwards."""
