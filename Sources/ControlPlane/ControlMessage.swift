@@ -1,4 +1,5 @@
 import FoundationEssentials
+import VolumeFormat
 
 /// What a command asks a daemon. One JSON object a line.
 package struct ControlRequest: Codable, Sendable, Equatable {
@@ -93,10 +94,31 @@ package struct ZoneStatus: Codable, Sendable, Equatable {
         package var uri: String
         package var state: String
         package var since: Date
-        package init(uri: String, state: String, since: Date) {
+        /// Every state so far, the oldest first.
+        package var history: [Entered]?
+        package init(uri: String, state: String, since: Date, history: [Entered]) {
             self.uri = uri
             self.state = state
             self.since = since
+            self.history = history
+        }
+    }
+
+    /// A key state of SP 800-57, and when it was entered.
+    package struct Entered: Codable, Sendable, Equatable {
+        package var state: String
+        package var at: Date
+
+        package init(_ change: StateChange) {
+            state = change.state.name
+            at = Date(timeIntervalSince1970: Double(change.at))
+        }
+
+        /// `nil` for a state that this program does not know.
+        package var change: StateChange? {
+            KeyState.allCases.first { $0.name == state }.map {
+                StateChange($0, at: UInt64(max(0, at.timeIntervalSince1970)))
+            }
         }
     }
 

@@ -8,7 +8,9 @@ extension ZoneStatus {
         self.init(
             zone: keyring.zone.rawValue, policy: keyring.policy == .anyOf ? "any-of" : "all-of",
             cmks: keyring.cmks.map {
-                Root(uri: $0.uri, state: ($0.history.last?.state ?? .preActivation).name, since: since($0.history))
+                Root(
+                    uri: $0.uri, state: ($0.history.last?.state ?? .preActivation).name, since: since($0.history),
+                    history: $0.history.map(Entered.init))
             },
             keks: keyring.keks.map {
                 Key(version: $0.version.rawValue, state: $0.state.name, since: since($0.history))

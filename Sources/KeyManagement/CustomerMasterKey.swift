@@ -22,12 +22,19 @@ package protocol CustomerMasterKey: AnyObject, Sendable {
     /// Switches the key off or on at its owner, and reads the result back as another program would see it.
     func setEnabled(_ enabled: Bool) throws(RootError)
 
+    /// Whether the owner itself still decrypts with the key, whatever the key's attributes say.
+    func isUsableAtOwner() throws(RootError) -> Bool
+
     /// Destroys the key at its owner, for good. Its signing key stays.
     func destroy() throws(RootError)
 
     /// The signing key beside the CMK, which outlives it: for the audit log and for certificates. With `creating`, one is
     /// made where there is none. `nil` where there is none, or where the owner makes none.
     func signer(creating: Bool) throws(RootError) -> (any Signer)?
+}
+
+extension CustomerMasterKey {
+    package func isUsableAtOwner() throws(RootError) -> Bool { try describe().enabled }
 }
 
 /// Facts about a CMK for `cmk show`.

@@ -1,5 +1,7 @@
 import CPKCS11
 import KeyManagement
+import Secrets
+import VolumeFormat
 
 extension PKCS11Key {
     /// Sets CKA_DECRYPT. CKA_ENCRYPT and CKA_WRAP stay as they are; CKA_UNWRAP is switched off too, and on again where
@@ -16,13 +18,32 @@ extension PKCS11Key {
             }
             // As another program would see it.
             let isEnabled = try session.withFreshSession(writable: false) { (reader) throws(Failure) in
-                try reader.isEnabled(key)
+                // A key that may still unwrap opens what was wrapped by C_WrapKey: it is not off.
+                if !enabled, try reader.flag(CKA_UNWRAP, of: key.key) == true { return true }
+                return try reader.isEnabled(key)
             }
             guard isEnabled == enabled else {
                 throw Failure(
                     .unsupported,
-                    "C_SetAttributeValue: CKA_DECRYPT did not change. Switch the key with the HSM's own tools")
+                    "C_SetAttributeValue: CKA_DECRYPT or CKA_UNWRAP did not change. Switch the key with the HSM's own tools"
+                )
             }
+        }
+    }
+
+    /// Tries it: something is encrypted, and decrypted with no look at the attributes. (tpm2-pkcs11 1.9 takes CKA_DECRYPT and ignores it.)
+    func isUsableAtOwner() throws(RootError) -> Bool {
+        let context = KEKContext(volume: UniqueID(high: 0, low: 0), zone: .root, kekVersion: .first)
+        return try perform { (session, key) throws(Failure) in
+            let trial = SecretKey { _ in }
+            for algorithm in try session.mechanisms(for: key) {
+                let scheme = WrapScheme(algorithm: algorithm, context: context)
+                let outcome = Result { () throws(Failure) in
+                    _ = try scheme.open(try scheme.seal(trial, with: key, in: session), with: key, in: session)
+                }
+                if case .success = outcome { return true }
+            }
+            return false
         }
     }
 

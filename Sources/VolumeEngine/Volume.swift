@@ -126,7 +126,7 @@ package final class Volume: Sendable {
     package var knownInodes: Int { table.count }
 
     /// Seconds since 1970.
-    static var now: UInt64 { UInt64(max(0, time(nil))) }
+    package static var now: UInt64 { UInt64(max(0, time(nil))) }
 
     /// Random bits for UUIDs and temporary names.
     static func randomID() throws(Errno) -> UniqueID {

@@ -8,7 +8,8 @@ import VolumeFormat
 
 struct CMKCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "cmk", abstract: "Customer master keys.", subcommands: [Show.self])
+        commandName: "cmk", abstract: "Customer master keys.",
+        subcommands: [Show.self, Disable.self, Enable.self, Destroy.self])
 
     struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(
@@ -16,49 +17,42 @@ struct CMKCommand: ParsableCommand {
 
         @Argument(help: "A lower directory, a mount point, or a root URI.")
         var target: String
+        @Option(name: .long, help: "The zone by its number.")
+        var zone: UInt32?
         @Flag(name: .long, help: "Print JSON.")
         var json = false
 
         private struct Facts: Encodable {
             var uri: String
             var cmk: CMKDescription
+            /// Of each zone of this host whose keyring names it.
+            var zones: [Zone]
+        }
+
+        private struct Zone: Encodable {
+            var zone: UInt32
+            var mountPoint: String?
+            var lower: String
+            var history: [ZoneStatus.Entered]
         }
 
         func run() throws {
             try reporting {
                 ProcessHardening.apply()
-                let facts = try keys().map { (named, roots) -> Facts in
-                    do {
-                        let cmk = try roots.resolve(named)
-                        return Facts(uri: cmk.uri, cmk: try cmk.describe())
-                    } catch let error as RootError { throw Failure(error, uri: Roots.withoutPIN(named)) }
+                let facts = try CMKTarget.find(target, zone: zone).map { found -> Facts in
+                    let zones = found.places.map {
+                        Zone(
+                            zone: $0.zone, mountPoint: $0.daemon?.mountPoint, lower: $0.lower,
+                            history: $0.history.map(ZoneStatus.Entered.init))
+                    }
+                    let cmk = try found.open()
+                    do throws(RootError) { return Facts(uri: cmk.uri, cmk: try cmk.describe(), zones: zones) } catch {
+                        throw Failure(error, uri: Roots.withoutPIN(found.named))
+                    }
                 }
                 if json { return try printJSON(facts) }
                 FileHandle.standardOutput.write(facts.map(Self.text).joined(separator: "\n"))
             }
-        }
-
-        /// The CMKs meant, each with the roots that may serve it.
-        private func keys() throws -> [(String, Roots)] {
-            if target.contains(":"), access(target, F_OK) != 0 {
-                return [(target, Roots(trusted: [target]))]
-            }
-            let host = Host()
-            var lower = target
-            if let mounted = try? MountTable.find(target) {
-                lower = host.runtime.records().last { $0.mountPoint == mounted }?.lower ?? target
-            }
-            lower = try Paths.absolute(lower)
-            do {
-                let files = try VolumeFiles(lower: lower)
-                let volume = try files.readDescription().value.volume
-                let keyring = try files.keyring(.root)
-                guard let record = host.readRecord(volume) else {
-                    throw Failure(
-                        .keyNotFound, "this host does not know the CMK of \(lower)", remedy: "lethefs cmk show URI")
-                }
-                return keyring.cmks.map { ($0.uri, Roots(trusted: record.roots)) }
-            } catch let error as VolumeError { throw Failure(error, lower: lower) }
         }
 
         private static func text(_ facts: Facts) -> String {
@@ -70,7 +64,11 @@ struct CMKCommand: ParsableCommand {
                     "sensitive    \(cmk.sensitive ? "yes" : "NO")", "extractable  \(cmk.extractable ? "YES" : "no")",
                     "wraps by     \(cmk.wrapAlgorithm)",
                 ] + cmk.owner.sorted { $0.key < $1.key }.map { "\($0.key.padding(to: 12)) \($0.value)" }
-            return lines.joined(separator: "\n") + "\n"
+            let states = facts.zones.flatMap { zone in
+                ["zone \(zone.zone)       \(zone.mountPoint ?? zone.lower)"]
+                    + zone.history.map { "  \($0.at.formatted(.iso8601))  \($0.state)" }
+            }
+            return (lines + states).joined(separator: "\n") + "\n"
         }
     }
 }

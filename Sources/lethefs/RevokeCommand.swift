@@ -11,7 +11,7 @@ struct ZoneArguments: ParsableArguments {
     @Flag(name: .long, help: "Print JSON.")
     var json = false
 
-    func ask(_ verb: ControlVerb) throws -> ZoneKeeper.Condition {
+    func ask<Result: Codable>(_ verb: ControlVerb) throws -> Result {
         let (daemon, inside) = try Target.daemon(path)
         return try DaemonClient.ask(daemon, verb, zone.map { ["zone": "\($0)"] } ?? ["path": inside])
     }
@@ -27,10 +27,13 @@ struct RevokeCommand: ParsableCommand {
             """)
 
     @OptionGroup var arguments: ZoneArguments
+    @Flag(name: .long, help: "Only say what would lose access: files, open handles, processes.")
+    var dryRun = false
 
     func run() throws {
         try reporting {
-            let condition = try arguments.ask(.revoke)
+            if dryRun { return try BlastRadius(try arguments.ask(.impact)).show(json: arguments.json) }
+            let condition: ZoneKeeper.Condition = try arguments.ask(.revoke)
             if arguments.json {
                 try printJSON(condition)
             } else {
@@ -49,7 +52,7 @@ struct RestoreCommand: ParsableCommand {
 
     func run() throws {
         try reporting {
-            let condition = try arguments.ask(.restore)
+            let condition: ZoneKeeper.Condition = try arguments.ask(.restore)
             if arguments.json { try printJSON(condition) }
             guard condition.state == "open" else {
                 throw Failure(

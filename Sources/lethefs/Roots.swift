@@ -40,7 +40,7 @@ struct Roots: Sendable {
     }
 
     /// True when both URIs name the same key: module path and PIN may differ from host to host.
-    private static func means(_ given: String, _ named: String) -> Bool {
+    static func means(_ given: String, _ named: String) -> Bool {
         guard let given = try? PKCS11URI(given), let named = try? PKCS11URI(named) else { return given == named }
         return (given.token.token == nil || given.token.token == named.token.token)
             && (given.object == nil || given.object == named.object) && (given.id == nil || given.id == named.id)

@@ -85,7 +85,7 @@ final class ZoneKeepers: Sendable {
     }
 
     /// As the mount options say, or by where the zone's CMKs live.
-    private func timing(_ zone: ZoneID) -> LeaseTiming {
+    func timing(_ zone: ZoneID) -> LeaseTiming {
         let isLocal = mount.keyring(zone)?.cmks.allSatisfy { roots.current.isLocal($0.uri) } ?? false
         var timing = isLocal ? LeaseTiming.local : LeaseTiming.network
         timing.graceSeconds = Double(mount.volume.description.settings[.graceSeconds] ?? 0)
