@@ -50,6 +50,8 @@ def off_and_on_while_mounted(volume):
     volume.remount()
     equal(file.read_bytes(), CONTENT)
     equal(states(volume), ["active", "suspended", "active"])
+    audited = command(volume, "audit", "show", volume.mountpoint).stdout
+    assert audited.count("cmk-disabled") == 2 and audited.count("cmk-enabled") == 1, audited
     shown = command(volume, "cmk", "show", volume.lower).stdout
     assert shown.count("suspended") == 1, shown
     volume.unmount().check()
@@ -114,7 +116,7 @@ class User:
 
     def __init__(self, top):
         code = ("import mmap,os,sys; os.chdir(sys.argv[1]); f=open('open file','rb'); g=open('mapped file','r+b'); "
-                "m=mmap.mmap(g.fileno(),4096); g.close(); m[0]; print('ready',flush=True); sys.stdin.read()")
+                "m=mmap.mmap(g.fileno(),4096); m[0]; print('ready',flush=True); sys.stdin.read()")
         self.process = subprocess.Popen([sys.executable, "-c", code, str(top)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
         equal(self.process.stdout.readline(), b"ready\n")
@@ -144,7 +146,7 @@ def dry_run(volume):
             process = told_of["processes"][0]
             assert process["command"].startswith(sys.executable), process
             equal({(use["kind"], use["path"]) for use in process["uses"]},
-                  {("file", "zone/open file"), ("mapping", "zone/mapped file"), ("cwd", "zone")})
+                  {("file", "zone/open file"), ("file", "zone/mapped file"), ("mapping", "zone/mapped file"), ("cwd", "zone")})
         text = command(volume, "revoke", top, "--dry-run").stdout
         for user in users:
             assert f"pid {user.process.pid} " in text, text
