@@ -116,13 +116,13 @@ package struct GuardianDuty {
         let outcome = endConnection()
         guard outcome != .mountIsGone else { return report("guardian: \(why); the mount was gone before") }
         var entry = pollfd(fd: process, events: Int16(POLLIN), revents: 0)
-        if outcome == .refusing { _ = poll(&entry, 1, Self.deathMilliseconds) }
+        // Of an aborted connection no reply is taken any more. Otherwise the daemon may be sending one as it dies.
+        let mayAnswer = outcome == .refusing && poll(&entry, 1, Self.deathMilliseconds) == 0
         var nodes = purge(page)
         if poll(&entry, 1, Self.deathMilliseconds) == 0 {
             report("guardian: the daemon (pid \(daemon)) hangs in the kernel and cannot be ended yet")
         }
-        // A reply that the daemon was sending as it died may have come after.
-        nodes = max(nodes, purge(page))
+        if mayAnswer { nodes = max(nodes, purge(page)) }
         let milliseconds = (Self.clock(CLOCK_MONOTONIC) - start) / 1_000_000
         report("guardian: \(why); connection ended, \(nodes) nodes purged in \(milliseconds) ms: \(mountPoint)")
     }

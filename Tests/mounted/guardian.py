@@ -4,13 +4,13 @@ import errno
 import json
 import mmap
 import os
+import pwd
 import signal
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
-from harness import equal, on_volume, part, run
-from harness.fuse import CONNECTIONS, detach, is_mounted
+from harness import Volume, as_user, equal, on_volume, part, run
+from harness.fuse import CONNECTIONS, detach
 from harness.process import alive, wait_gone
 
 SECRET = b"plaintext of a medical record "
@@ -206,3 +206,26 @@ def holds_nothing_else(volume):
     equal(held[3], "/dev/fuse")
     assert Path(f"/proc/{guardian}/cwd").readlink() == Path("/")
     volume.unmount()
+
+
+def killed_by_its_user(top, daemon):
+    witness = Witness(top)
+    os.kill(daemon, signal.SIGKILL)
+    witness.require_nothing_readable()
+    witness.close()
+
+
+@on_volume(needs=["lethefs"])
+def of_a_plain_user(volume):
+    """fusectl's file belongs to who mounted, so his guardian needs no root; his next mount takes the dead one away."""
+    entry = pwd.getpwnam("nobody")
+    mine = Volume(volume.root / "personal", user="nobody")
+    mine.init().mount(None)
+    guardian = guardian_of(mine)
+    equal(os.stat(f"/proc/{guardian}").st_uid in (0, entry.pw_uid), True)
+    as_user(entry.pw_uid, entry.pw_gid, killed_by_its_user, mine.mountpoint, mine.daemon, limit=40)
+    wait_gone(guardian)
+    mine.mount(None)
+    found = as_user(entry.pw_uid, entry.pw_gid, lambda: (mine.mountpoint / "record").read_bytes()[:len(SECRET)])
+    equal(found, SECRET, "what was fsynced")
+    mine.unmount()
