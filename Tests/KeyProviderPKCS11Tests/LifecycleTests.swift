@@ -36,7 +36,7 @@ extension Tokens {
             let again = try provider.open(stored.full)
 
             try checkWrapping(key, again, isSlow: TestTokens.slow.contains(name) || type == .privateKey)
-            try checkSwitching(key, again, uri)
+            try checkSwitching(key, again, uri, isEnforced: name != "tpm2")
 
             let kek = try RandomBytes.key()
             let wrap = try key.wrap(kek, context: testContext())
@@ -88,8 +88,9 @@ extension Tokens {
         }
 
         private func checkSwitching(
-            _ key: any CustomerMasterKey, _ again: any CustomerMasterKey, _ uri: PKCS11URI
+            _ key: any CustomerMasterKey, _ again: any CustomerMasterKey, _ uri: PKCS11URI, isEnforced: Bool
         ) throws {
+            #expect(try again.isUsableAtOwner())
             let context = testContext()
             let kek = try RandomBytes.key()
             let wrap = try key.wrap(kek, context: context)
@@ -98,6 +99,7 @@ extension Tokens {
             #expect(code { _ = try again.unwrap(wrap, context: context) } == .disabled)
             #expect(code { _ = try again.wrap(kek, context: context) } == .disabled)
             #expect(try again.describe().enabled == false)
+            #expect(try again.isUsableAtOwner() == !isEnforced)
             #expect(try TestTokens.shared.otherProcess(uri, "show").contains("decrypt=0"))
             try again.setEnabled(true)
             #expect(try key.unwrap(wrap, context: context).isEqual(kek))
