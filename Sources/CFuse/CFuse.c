@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -151,6 +152,8 @@ int lethefs_device_expire_names(int device) {
     struct fuse_out_header header = {.len = sizeof header, .error = 8, .unique = 0};
     return write(device, &header, sizeof header) == sizeof header ? 0 : -errno;
 }
+
+void lethefs_raise_priority(void) { setpriority(PRIO_PROCESS, 0, -20); }
 
 int lethefs_device_refuse(int device, void *buffer, size_t length) {
     ssize_t count = read(device, buffer, length);

@@ -58,6 +58,8 @@ package struct GuardianDuty {
         _ = linux_close_from(UInt32(page) + 1)
         chdir("/")
         protectFromMemoryShortage()
+        // It sleeps until it is needed; then plaintext is readable until it is done.
+        lethefs_raise_priority()
         _ = mlockall(MCL_CURRENT)
         _ = linux_prctl(PR_SET_NO_NEW_PRIVS, 1)
         _ = linux_drop_capabilities()

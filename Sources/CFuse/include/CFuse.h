@@ -58,6 +58,8 @@ int lethefs_notify_increment_epoch(struct fuse_session *session);
 int lethefs_device_purge(int device, uint64_t node);
 /// FUSE_NOTIFY_INC_EPOCH. Returns 0, or a negative errno.
 int lethefs_device_expire_names(int device);
+/// This process and its threads-to-be go before all others that have no real-time priority; root may ask for it.
+void lethefs_raise_priority(void);
 /// Reads one request and answers it with an error. `length`: at least the largest request. Returns 0, or a negative errno: -ENODEV once
 /// the connection is over.
 int lethefs_device_refuse(int device, void *buffer, size_t length);
