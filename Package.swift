@@ -61,6 +61,11 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Ciphers", "KeyManagement", "VolumeEngine"],
             path: "Tests/TestSupport", swiftSettings: strict),
+        // The parsers that read what an attacker may have written; FuzzTests replays what Tests/fuzz/run has found.
+        .target(
+            name: "FuzzTargets", dependencies: ["VolumeFormat", "KeyProviderPKCS11", "ControlPlane"],
+            path: "Tests/FuzzTargets", swiftSettings: strict),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "SecretsTests", dependencies: ["Secrets"], swiftSettings: strict),
         .testTarget(
             name: "CiphersTests", dependencies: ["CLinux", "Ciphers", "TestSupport"], resources: [.copy("Vectors")],
@@ -78,3 +83,9 @@ let package = Package(
         .testTarget(name: "KeyProviderPKCS11Tests", dependencies: ["KeyProviderPKCS11"], swiftSettings: strict),
     ]
 )
+
+// Only for Tests/fuzz/run, which links it with libFuzzer's main.
+if Context.environment["LETHEFS_FUZZ"] != nil {
+    package.targets.append(
+        .target(name: "Fuzzer", dependencies: ["FuzzTargets"], path: "Tests/fuzz/Fuzzer", swiftSettings: strict))
+}

@@ -36,6 +36,8 @@ package struct MountStatus: Codable, Sendable, Equatable {
     package var transport: String
     /// Why requests do not come by io_uring, and what to type to have it.
     package var transportNote: String?
+    /// The highest epoch that this host saw, where the volume is older than that.
+    package var rolledBackFrom: UInt64?
     package var epoch: UInt64
     /// A mount before this one ended without unmounting.
     package var afterCrash: Bool

@@ -24,6 +24,7 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable {
     package static let invalid = Errno(EINVAL)
     package static let fileTooBig = Errno(EFBIG)
     package static let noSpace = Errno(ENOSPC)
+    package static let quota = Errno(EDQUOT)
     package static let readOnly = Errno(EROFS)
     package static let range = Errno(ERANGE)
     package static let nameTooLong = Errno(ENAMETOOLONG)

@@ -24,6 +24,13 @@ package final class VolumeCheck: Sendable {
         package var object: String
         package var page: UInt64?
         package var reason: String
+
+        package init(path: String, object: String, page: UInt64?, reason: String) {
+            self.path = path
+            self.object = object
+            self.page = page
+            self.reason = reason
+        }
     }
 
     /// What a crash left behind and nothing needs; no damage.

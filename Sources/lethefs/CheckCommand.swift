@@ -29,13 +29,16 @@ struct CheckCommand: ParsableCommand {
     var threads: Int?
     @Flag(name: .long, help: "Settle what a crash left unsettled, and remove what it left over.")
     var repair = false
+    @Flag(
+        name: .long, help: "Take the volume as it is, though this host has seen a later state: a backup was restored.")
+    var acceptRestore = false
     @Option(name: .long, help: ArgumentHelp("Copy all that opens into this directory.", valueName: "dir"))
     var salvage: String?
     @Flag(name: .long, help: "Print the result as JSON.")
     var json = false
 
     func validate() throws {
-        if online, repair || salvage != nil || !root.isEmpty {
+        if online, repair || acceptRestore || salvage != nil || !root.isEmpty {
             throw ValidationError("--online goes with --rate, --threads and --json alone.")
         }
         if let rate, !(rate > 0 && rate < 1e9) { throw ValidationError("--rate is a number of MB/s above 0.") }
@@ -79,10 +82,26 @@ struct CheckCommand: ParsableCommand {
         }
         let report = check.run()
         progress.end()
+        var result = CheckResult(report, salvaging: salvage != nil)
+        try compareEpochs(mount, &result)
         if repair {
             do { try mount.close() } catch { throw Failure(error, lower: path) }
         }
-        return CheckResult(report, salvaging: salvage != nil)
+        return result
+    }
+
+    /// Whether this host has seen a later state of the volume.
+    private func compareEpochs(_ mount: VolumeMount, _ result: inout CheckResult) throws {
+        let (host, volume, epoch) = (Host(), mount.volume.description.volume, mount.volume.epoch)
+        if let seen = host.epochSeen(beyond: epoch, readOnly: !repair, volume), !acceptRestore {
+            result.findings.append(
+                VolumeCheck.Finding(
+                    path: "/", object: "volume", page: nil,
+                    reason: "older than the last mount on this host: epoch \(epoch), \(seen) was seen; "
+                        + "--accept-restore, if a backup was restored"))
+            return
+        }
+        if repair || acceptRestore { try host.noteEpoch(epoch, volume, accepting: acceptRestore) }
     }
 
     private func open(_ path: String) throws -> VolumeMount {

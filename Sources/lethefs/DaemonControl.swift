@@ -87,6 +87,7 @@ extension DaemonServices {
         if let obstacle {
             status.transportNote = [obstacle.words, obstacle.remedy].compactMap { $0 }.joined(separator: "; ")
         }
+        status.rolledBackFrom = rolledBackFrom
         return status
     }
 }

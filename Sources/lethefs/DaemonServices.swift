@@ -16,6 +16,8 @@ final class DaemonServices: Sendable {
     let session: MountSession
     /// `nil` on a read-only mount, and where the log could not be opened.
     let audit: AuditLog?
+    /// The highest epoch that this host saw, where the volume is older.
+    let rolledBackFrom: UInt64?
     let startedAt = Date.now
     let guardian: Guardian
     let keepers: ZoneKeepers
@@ -37,6 +39,7 @@ final class DaemonServices: Sendable {
         self.session = session
         self.guardian = guardian
         self.audit = audit
+        rolledBackFrom = host.noteMount(mount.volume, request, log)
         keepers = ZoneKeepers(
             mount: mount, request: request, roots: roots, log: log, session: session, guardian: guardian, audit: audit)
     }

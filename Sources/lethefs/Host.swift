@@ -45,6 +45,8 @@ struct Host {
         var roots: [String]
         /// Zones by the path they were made at, for commands that name them by it.
         var zones: [String: UInt32]?
+        /// The highest epoch that this host has seen.
+        var epoch: UInt64?
     }
 
     private func recordPath(_ volume: UniqueID) -> String { "\(home)/volumes/\(volume).json" }

@@ -86,6 +86,11 @@ struct StatusCommand: ParsableCommand {
         if status.afterCrash {
             lines.append("note         a mount before this one ended in a crash; lethefs check verifies all files")
         }
+        if let seen = status.rolledBackFrom {
+            lines.append(
+                "ROLLED BACK  this host has seen epoch \(seen); lethefs check --accept-restore, if a backup was restored"
+            )
+        }
         if status.damageEvents > 0 { lines.append("DAMAGE       \(status.damageEvents) times; see the log") }
         if let log = status.log { lines.append("log          \(log)") }
         lines.append("audit        \(Self.words(status.audit, readOnly: status.readOnly))")

@@ -44,10 +44,17 @@ import VolumeFormat
         try run(.errno(errno), repeats: false, ending)
     }
 
-    @Test(arguments: [Errno.io, .noSpace])
-    func fromThereOn(errno: Errno) throws { try run(.errno(errno), repeats: true, .crash, step: 3) }
+    /// What else a lower file system may answer: a quota, no memory. The errno makes little difference, so not every call.
+    @Test(arguments: [(Errno.quota, Ending.crash), (.noMemory, .close)])
+    func onceWithAnotherErrno(errno: Errno, ending: Ending) throws {
+        try run(.errno(errno), repeats: false, ending, step: 3)
+    }
 
-    @Test func shortTransfers() throws { try run(.short, repeats: false, .close, step: 2) }
+    @Test(arguments: [Errno.io, .noSpace])
+    func fromThereOn(errno: Errno) throws { try run(.errno(errno), repeats: true, .crash, step: 5) }
+
+    @Test(arguments: Ending.allCases)
+    func shortTransfers(ending: Ending) throws { try run(.short, repeats: false, ending, step: 4) }
 }
 
 enum Ending: CaseIterable { case close, crash }

@@ -19,7 +19,7 @@ struct FaultWorkload {
         }
     }
 
-    private let test: TestVolume
+    let test: TestVolume
     /// By path of one or two names; a file that nobody is certain of is not in here.
     private var files: [String: Expected] = [:]
     private var directories: Set<String> = []
@@ -61,10 +61,31 @@ struct FaultWorkload {
         let long = [UInt8](repeating: 0x74, count: 4000)
         _ = try test.makeLink("longlink", to: long)
         links["longlink"] = long
+        try prepareNames()
+    }
+
+    mutating func expect(_ name: String, _ bytes: [UInt8]) { files[name] = Expected(bytes) }
+    mutating func expectSame(_ name: String, as other: String) { files[name] = files[other] }
+    mutating func expectExchanged(_ one: String, _ other: String) {
+        (files[one], files[other]) = (files[other], files[one])
+    }
+    mutating func expectDirectory(_ name: String) { directories.insert(name) }
+    mutating func expectAttribute(_ name: String, _ key: String, _ value: [UInt8]) {
+        attributes[name, default: [:]][key] = value
+    }
+
+    mutating func expectGone(_ name: String) {
+        files[name] = nil
+        directories.remove(name)
+    }
+
+    mutating func doubtDirectory(_ name: String) {
+        directories.remove(name)
+        doubtful.insert(name)
     }
 
     /// Runs one step; what `doubt` names is in doubt if it fails.
-    private mutating func attempt(_ body: () throws(Errno) -> Void) -> Bool {
+    mutating func attempt(_ body: () throws(Errno) -> Void) -> Bool {
         do throws(Errno) {
             try body()
             return true
@@ -80,6 +101,9 @@ struct FaultWorkload {
         changeNames()
         changeDirectories()
         changeAttributes()
+        changeLinks()
+        moveTrees()
+        replaceAttributes()
     }
 
     /// Writes, truncations and holes in files that were there.
@@ -212,7 +236,7 @@ struct FaultWorkload {
     }
 
     /// Both names may be there or not, but what is there can be read.
-    private mutating func doubt(_ name: String) {
+    mutating func doubt(_ name: String) {
         files[name] = nil
         doubtful.insert(name)
     }

@@ -113,7 +113,8 @@ def repair_after_a_crash(volume):
                   "file not closed before a crash"})
     assert not any(one["repaired"] for one in seen["leftovers"]), seen
     repaired = told(volume, "--repair")
-    equal(len(repaired["leftovers"]), len(seen["leftovers"]))
+    equal([(one["path"], one["kind"]) for one in repaired["leftovers"]],
+          [(one["path"], one["kind"]) for one in seen["leftovers"]])
     equal([one["repaired"] for one in repaired["leftovers"]].count(False), 1, "what cannot be repaired")
     after = told(volume)
     equal([one["kind"] for one in after["leftovers"]], ["directory half made or half removed"])
