@@ -50,6 +50,8 @@ struct InitCommand: ParsableCommand {
         var embedded: Bool
         /// SHA-256 of the public key that signs the audit log.
         var auditKey: String?
+        /// What the device below writes as a whole, where the kernel says it.
+        var atomicBytes: Int?
     }
 
     func run() throws {
@@ -88,7 +90,8 @@ struct InitCommand: ParsableCommand {
             try report(
                 Report(
                     volume: "\(volume)", lower: path, cmks: cmks.map(\.uri), createdCMKs: created,
-                    embedded: root.isEmpty, auditKey: auditKey),
+                    embedded: root.isEmpty, auditKey: auditKey,
+                    atomicBytes: LowerDevice.atomicBytes(below: path)),
                 host)
         }
     }
@@ -118,6 +121,11 @@ struct InitCommand: ParsableCommand {
         }
         if report.auditKey == nil {
             lines.append("  The audit log is NOT SIGNED: no token of the volume makes a signing key.")
+        }
+        if let bytes = report.atomicBytes, bytes < Geometry.pageSize {
+            lines.append(
+                "  The device below writes \(bytes) bytes as a whole, not \(Geometry.pageSize): a power cut can cost the page that is being "
+                    + "overwritten (docs/CRASHES.md).")
         }
         lines.append("next: lethefs mount \(report.lower) MOUNTPOINT")
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
