@@ -57,20 +57,23 @@ package struct GuardianDuty {
         pthread_sigmask(SIG_SETMASK, &all, nil)
         _ = linux_close_from(UInt32(page) + 1)
         chdir("/")
-        protectFromMemoryShortage()
+        // The kernel ends it last when memory runs out: the daemon, which is larger, goes before.
+        set("oom_score_adj", "-1000")
         // It sleeps until it is needed; then plaintext is readable until it is done.
         lethefs_raise_priority()
+        // Its session is a group for the scheduler, with a priority of its own.
+        set("autogroup", "-20")
         _ = mlockall(MCL_CURRENT)
         _ = linux_prctl(PR_SET_NO_NEW_PRIVS, 1)
         _ = linux_drop_capabilities()
     }
 
-    /// The kernel ends it last when memory runs out: the daemon, which is larger, goes before.
-    private static func protectFromMemoryShortage() {
-        let file = linux_open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC, 0)
+    /// Writes to a file of /proc/self, where that is allowed.
+    private static func set(_ name: String, _ value: StaticString) {
+        let file = linux_open("/proc/self/\(name)", O_WRONLY | O_CLOEXEC, 0)
         guard file >= 0 else { return }
         defer { close(file) }
-        _ = write(file, "-1000", 5)
+        _ = write(file, value.utf8Start, value.utf8CodeUnitCount)
     }
 
     private enum End { case dismissed, daemonGone, leaseOver }
