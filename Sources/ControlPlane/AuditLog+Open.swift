@@ -95,6 +95,10 @@ extension AuditLog {
 
     /// A write that a crash cut off stays where it is, by itself on a line; the record behind it says what it was.
     private func repair(_ tail: AuditTail) {
+        if tail.isOverlong {
+            append(.logDamaged, ["what": "more stands at its end than a crash leaves, or than a mount reads"])
+            return
+        }
         guard !tail.torn.isEmpty, let hash = try? SHA256.digest(tail.torn) else { return }
         append(.logRepaired, ["bytes": "\(tail.torn.count)", "sha256": AuditText.hex(hash)])
     }

@@ -9,6 +9,12 @@ struct AuditTail {
     var end: UInt64 = 0
     /// Bytes behind it that are no record, without a newline at their end: a write that a crash cut off.
     var torn: [UInt8] = []
+    /// More than a crash leaves: bytes that are no record, or more records than a mount reads.
+    var isOverlong = false
+    /// What a crash can leave is one record.
+    private static let maximumTorn = 1 << 20
+    /// Whoever writes the lower storage could have a mount read for hours.
+    private static let maximumScan: UInt64 = 256 << 20
     /// The sealed head is in the log: what comes after it was not sealed yet.
     var headFound = false
 
@@ -37,9 +43,14 @@ struct AuditTail {
         end = offset
         var lines = AuditLines(file, from: offset)
         while let line = try lines.next() {
+            guard line.end - offset <= Self.maximumScan else {
+                isOverlong = true
+                break
+            }
             guard let record = AuditRecord(line: line.bytes), (try? record.computedHash()) == record.hash else {
                 torn += line.bytes
                 if line.isComplete { torn.append(UInt8(ascii: "\n")) }
+                if torn.count > Self.maximumTorn { (torn, isOverlong) = ([], true) }
                 continue
             }
             // A complete record whose newline alone is missing counts: nothing of it is lost.

@@ -66,6 +66,12 @@ package struct AuditVerification {
         }
     }
 
+    /// Lines so far.
+    package var count: Int { line }
+
+    /// The rest is not looked at.
+    package mutating func giveUp(_ reason: String) { find(.init(.malformed, nil, line: line, reason)) }
+
     /// The report, once all lines were added.
     package consuming func finish() -> AuditReport {
         settleEnd()
@@ -101,26 +107,30 @@ package struct AuditVerification {
             report.notes.append(
                 "line \(rubbish[0].line) holds a write that a crash cut off; record \(record.sequence) says so")
         } else {
-            for (line, _, _) in rubbish {
-                find(.init(.malformed, nil, line: line, "line \(line), before record \(record.sequence), is no record"))
-            }
+            findRubbish(through: line - 1, "before record \(record.sequence)")
         }
         rubbish = []
     }
 
+    private mutating func findRubbish(through last: Int, _ place: String) {
+        guard let first = rubbish.first?.line, first <= last else { return }
+        let words =
+            first == last
+            ? "line \(first), \(place), is no record" : "lines \(first) to \(last), \(place), are no records"
+        find(.init(.malformed, nil, line: first, words))
+    }
+
     private mutating func settleEnd() {
         let last = links.last?.sequence ?? 0
-        for (number, piece) in rubbish.enumerated() {
+        if !rubbish.isEmpty {
             // Without its newline, and at the very end: under way, or cut off by a crash.
-            if number == rubbish.count - 1, piece.line == line, !endsWithNewline {
+            if !endsWithNewline {
                 report.notes.append(
                     trust.isLive
                         ? "a record is being written"
                         : "the last line is cut off, as by a crash; the next mount notes it")
-            } else {
-                find(
-                    .init(.malformed, nil, line: piece.line, "line \(piece.line), after record \(last), is no record"))
             }
+            findRubbish(through: endsWithNewline ? line : line - 1, "after record \(last)")
         }
         rubbish = []
         if links.isEmpty, report.findings.isEmpty { find(.init(.beginning, nil, "the log is empty")) }

@@ -72,6 +72,20 @@ import VolumeFormat
         #expect(try sample.files().write(head, sample.keys))
     }
 
+    /// More rubbish than a crash leaves: told, not kept in memory, and found.
+    @Test func muchRubbishAtTheEnd() throws {
+        for rubbish in [String(repeating: "x", count: 2 << 20), String(repeating: "no record\n", count: 150_000)] {
+            let sample = try AuditSample.filled(3)
+            try writeText(try readText(sample.logPath) + rubbish, to: sample.logPath)
+            let log = try sample.open()
+            log.append(.mounted)
+            log.close()
+            let report = try sample.verify()
+            #expect(Set(report.findings.map(\.what)) == [.told, .malformed], "\(report.findings)")
+            #expect(report.findings.count == 2 && report.sealedThrough == 9)
+        }
+    }
+
     @Test func concurrentAppends() throws {
         let sample = try AuditSample()
         let log = try sample.open()
