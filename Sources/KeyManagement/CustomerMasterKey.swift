@@ -74,6 +74,8 @@ package protocol RootProvider: Sendable {
     var scheme: String { get }
     /// Finds an existing CMK.
     func open(_ uri: String) throws(RootError) -> any CustomerMasterKey
+    /// The signing key beside a CMK that may be gone: it outlives it. `nil` where there is none.
+    func signer(beside uri: String) throws(RootError) -> (any Signer)?
     /// Generates a CMK inside its owner, sensitive and non-extractable. `.denied` if one with that name exists.
     func create(_ uri: String) throws(RootError) -> any CustomerMasterKey
 }

@@ -29,6 +29,12 @@ package struct PKCS11Provider: RootProvider {
         return PKCS11Key(uri, target: target, modulePath: path, options: options)
     }
 
+    package func signer(beside uri: String) throws(RootError) -> (any Signer)? {
+        var uri = try PKCS11URI(uri)
+        let (target, path) = try Self.locate(&uri)
+        return try PKCS11Key(uri, target: target, modulePath: path, options: options).signer(creating: false)
+    }
+
     /// `type=secret-key` or `type=private` in the URI ask for an AES key or an RSA key; without it the token's best is made.
     package func create(_ uri: PKCS11URI) throws(RootError) -> any CustomerMasterKey {
         var uri = uri

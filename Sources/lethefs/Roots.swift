@@ -32,6 +32,13 @@ struct Roots: Sendable {
         return parsed.textWithPINSource
     }
 
+    /// The signing key beside the CMK that a keyring names, which may be gone.
+    func signer(beside named: String) throws(RootError) -> (any Signer)? {
+        guard let match = trusted.first(where: { Self.means($0, named) }) ?? (trusted.count == 1 ? trusted.first : nil)
+        else { return nil }
+        return try Self.provider(for: match).signer(beside: match)
+    }
+
     /// Finds the CMK that a keyring names, among the URIs that the operator or this host vouches for.
     func resolve(_ named: String) throws(RootError) -> any CustomerMasterKey {
         guard let match = trusted.first(where: { Self.means($0, named) }) ?? (trusted.count == 1 ? trusted.first : nil)
