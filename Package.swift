@@ -89,3 +89,11 @@ if Context.environment["LETHEFS_FUZZ"] != nil {
     package.targets.append(
         .target(name: "Fuzzer", dependencies: ["FuzzTargets"], path: "Tests/fuzz/Fuzzer", swiftSettings: strict))
 }
+
+/// LETHEFS_MICRO=1 (set by bench/micro alone) adds the micro-benchmarks.
+if Context.environment["LETHEFS_MICRO"] == "1" {
+    package.targets.append(
+        .executableTarget(
+            name: "lethefs-micro", dependencies: ["Secrets", "Ciphers", "VolumeFormat"], path: "bench/Micro",
+            swiftSettings: strict))
+}

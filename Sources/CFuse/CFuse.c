@@ -19,6 +19,7 @@
 
 static _Thread_local unsigned request_flags;
 static _Thread_local int has_own_fs_context;
+static _Thread_local mode_t own_umask;
 // `unique` of the INIT request while its reply is awaited and may be given FUSE_HANDLE_KILLPRIV_V2; 0 otherwise.
 static _Atomic uint64_t init_unique;
 static struct fuse_session *own_session;
@@ -168,12 +169,15 @@ int lethefs_device_refuse(int device, void *buffer, size_t length) {
 }
 
 void lethefs_set_thread_umask(mode_t mask) {
+    // Most programs have the same; asking the kernel each time costs a call.
+    if (has_own_fs_context && mask == own_umask) return;
     if (!has_own_fs_context) {
         // Without it umask(2) would be the whole process's.
         if (unshare(CLONE_FS) != 0) return;
         has_own_fs_context = 1;
     }
     umask(mask);
+    own_umask = mask;
 }
 
 static int loop_over_dev_fuse(struct fuse_session *session, unsigned threads) {

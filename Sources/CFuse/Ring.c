@@ -20,7 +20,7 @@
 
 enum { PAGE = 4096, HEAD = PAGE, LEAD = PAGE, SLACK = 2 * PAGE, STACK = 1 << 20, MAX_QUEUES = 4096 };
 // What a completion belongs to.
-enum { OF_REQUEST = 1, OF_STOP = 2 };
+enum { OF_REQUEST = 1, OF_WAKE = 2 };
 
 struct lane {
     struct lethefs_ring_io io;
@@ -33,12 +33,21 @@ struct lane {
     struct iovec areas[2];
     // The request that is being served; 0 when it has been answered.
     uint64_t unique;
+    // Payload bytes that have held something since the last wipe, and the length of the reply that is there now.
+    size_t touched, replied;
+    // Wipes still due: the second one takes what the reply of the first one's time covered.
+    int wipes_due;
+    int wake_fd;
+    _Atomic unsigned wiped;
+    _Atomic int gone;
 };
 
 // One session a process: a mount is a process.
 static struct {
     struct fuse_session *session;
-    int fd, stop_fd, failure_fd;
+    int fd, failure_fd;
+    _Atomic int stopping;
+    _Atomic unsigned wipe_wanted;
     size_t payload;
     unsigned queues, lanes_each;
     struct lane *lanes;
@@ -88,6 +97,8 @@ ssize_t lethefs_ring_reply(const struct iovec *iov, int count) {
         if (iov[index].iov_base != place) memmove(place, iov[index].iov_base, iov[index].iov_len);
         length += iov[index].iov_len;
     }
+    lane->replied = length;
+    if (length > lane->touched) lane->touched = length;
     memcpy(header(lane)->in_out, out, sizeof *out);
     header(lane)->ring_ent_in_out.payload_sz = (uint32_t)length;
     lane->unique = 0;
@@ -109,6 +120,7 @@ static void serve_request(struct lane *lane) {
     lane->unique = in.unique;
     if (in.len < sizeof in + body || body > ring.payload || in.len - sizeof in - body > sizeof head->op_in)
         return answer_error(lane, EIO);
+    if (body > lane->touched) lane->touched = body;
     size_t operation = in.len - sizeof in - body;
     unsigned char *start = payload(lane) - operation - sizeof in;
     memcpy(start, &in, sizeof in);
@@ -146,22 +158,63 @@ static void open_gate(int state) {
     pthread_mutex_unlock(&ring.gate);
 }
 
+// Zeroes what the reply that waits to be taken does not cover.
+static void wipe_rest(struct lane *lane) {
+    explicit_bzero(lane->memory + HEAD, LEAD);
+    if (lane->touched > lane->replied)
+        explicit_bzero(payload(lane) + lane->replied, lane->touched - lane->replied);
+    explicit_bzero(payload(lane) + (lane->touched > lane->replied ? lane->touched : lane->replied), SLACK);
+}
+
+static void wipe_step(struct lane *lane) {
+    wipe_rest(lane);
+    if (--lane->wipes_due > 0) return;
+    lane->touched = lane->replied;
+    atomic_store(&lane->wiped, atomic_load(&ring.wipe_wanted));
+}
+
+static void serve_and_commit(struct lane *lane) {
+    serve_request(lane);
+    if (lane->wipes_due > 0) wipe_step(lane);
+    submit_commit(lane);
+}
+
+// A lane that waits for a request wipes all of its memory; one that is busy, what its next two replies leave. The kernel writes a request
+// into the memory only while this thread is in io_uring_enter: when a reply is handed over, or when it waits (deferred task work).
+static int wipe(struct lane *lane) {
+    if (lane->wipes_due == 0) lane->wipes_due = 2;
+    if (lethefs_ring_io_submit(&lane->io) < 0) return -1;
+    if (lethefs_ring_io_is_empty(&lane->io)) {
+        lane->replied = 0;
+        lane->wipes_due = 1;
+        wipe_step(lane);
+    }
+    lethefs_ring_io_poll(&lane->io, lane->wake_fd, OF_WAKE);
+    return 0;
+}
+
 // Serves until the connection goes, the session ends, or the kernel refuses the entry.
 static void serve_lane(struct lane *lane) {
     if (lethefs_ring_io_enable(&lane->io) != 0) return;
-    lethefs_ring_io_poll(&lane->io, ring.stop_fd, OF_STOP);
+    lethefs_ring_io_poll(&lane->io, lane->wake_fd, OF_WAKE);
     submit_register(lane);
     for (;;) {
         if (lethefs_ring_io_wait(&lane->io) < 0) return;
         struct lethefs_completion completion;
-        int ends = 0;
+        int ends = 0, woken = 0;
         while (lethefs_ring_io_next(&lane->io, &completion)) {
-            if (completion.of == OF_STOP || completion.result < 0) {
+            if (completion.result < 0) {
                 ends = 1;
+            } else if (completion.of == OF_WAKE) {
+                woken = 1;
             } else {
-                serve_request(lane);
-                submit_commit(lane);
+                serve_and_commit(lane);
             }
+        }
+        if (atomic_load(&ring.stopping)) ends = 1;
+        if (woken && !ends) {
+            uint64_t count;
+            if (read(lane->wake_fd, &count, sizeof count) < 0 || wipe(lane) != 0) ends = 1;
         }
         if (!ends) continue;
         // A reply that is ready goes out first: its program is waiting.
@@ -175,6 +228,9 @@ static void *lane_thread(void *argument) {
     own_lane = lane;
     if (!wait_for_start()) return NULL;
     serve_lane(lane);
+    lane->replied = 0;
+    wipe_rest(lane);
+    atomic_store(&lane->gone, 1);
     if (atomic_fetch_sub(&ring.alive[lane->queue], 1) == 1) {
         uint64_t one = 1;
         if (write(ring.failure_fd, &one, sizeof one) < 0) return NULL;
@@ -185,7 +241,8 @@ static void *lane_thread(void *argument) {
 // The lane's ring is made here, and enabled by its own thread, which then is the only one to use it.
 static int make_lane(struct lane *lane, unsigned queue) {
     lane->queue = (uint16_t)queue;
-    lane->io.fd = -1;
+    lane->wake_fd = eventfd(0, EFD_CLOEXEC);
+    if (lane->wake_fd < 0) return -errno;
     int result = lethefs_ring_io_make(&lane->io, ring.fd);
     if (result != 0) return result;
     void *memory = mmap(NULL, memory_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -209,9 +266,8 @@ static int make_lane(struct lane *lane, unsigned queue) {
 }
 
 static int prepare(void) {
-    ring.stop_fd = eventfd(0, EFD_CLOEXEC);
     ring.failure_fd = eventfd(0, EFD_CLOEXEC);
-    if (ring.stop_fd < 0 || ring.failure_fd < 0) return -errno;
+    if (ring.failure_fd < 0) return -errno;
     ring.alive = calloc(ring.queues, sizeof *ring.alive);
     if (ring.alive == NULL) return -ENOMEM;
     for (unsigned queue = 0; queue < ring.queues; queue++) {
@@ -232,11 +288,13 @@ int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload) {
     ring.payload = (payload + PAGE - 1) & ~(size_t)(PAGE - 1);
     ring.queues = (unsigned)queues;
     ring.lanes_each = queues <= 4 ? 4 : 2;
-    ring.stop_fd = ring.failure_fd = -1;
+    ring.failure_fd = -1;
+    ring.stopping = 0;
     ring.state = WAITING;
     ring.lanes = calloc((size_t)ring.queues * ring.lanes_each, sizeof *ring.lanes);
     if (ring.lanes == NULL) return -ENOMEM;
-    for (unsigned index = 0; index < ring.queues * ring.lanes_each; index++) ring.lanes[index].io.fd = -1;
+    for (unsigned index = 0; index < ring.queues * ring.lanes_each; index++)
+        ring.lanes[index].io.fd = ring.lanes[index].wake_fd = -1;
     int result = prepare();
     if (result != 0) lethefs_ring_stop();
     return result;
@@ -244,26 +302,55 @@ int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload) {
 
 void lethefs_ring_start(void) { open_gate(GO); }
 
+static void wake(struct lane *lane) {
+    uint64_t one = 1;
+    // Fails only where there is no descriptor, and then no thread either.
+    if (lane->wake_fd >= 0 && write(lane->wake_fd, &one, sizeof one) < 0) return;
+}
+
+int lethefs_ring_wipe(void) {
+    int waiting = 0;
+    // Held meanwhile: the lanes stay. They do not take it while they serve.
+    pthread_mutex_lock(&ring.gate);
+    unsigned count = ring.lanes != NULL && ring.state == GO ? ring.queues * ring.lanes_each : 0;
+    unsigned wanted = atomic_fetch_add(&ring.wipe_wanted, 1) + 1;
+    for (unsigned index = 0; index < count; index++) wake(&ring.lanes[index]);
+    for (int millisecond = 0; millisecond < 2000; millisecond++) {
+        waiting = 0;
+        for (unsigned index = 0; index < count; index++)
+            if (!atomic_load(&ring.lanes[index].gone) && atomic_load(&ring.lanes[index].wiped) < wanted) waiting = 1;
+        if (!waiting) break;
+        usleep(1000);
+    }
+    pthread_mutex_unlock(&ring.gate);
+    return waiting ? -ETIMEDOUT : 0;
+}
+
+static void free_lane(struct lane *lane) {
+    lethefs_ring_io_close(&lane->io);
+    if (lane->wake_fd >= 0) close(lane->wake_fd);
+    if (lane->memory == NULL) return;
+    lane->replied = 0;
+    wipe_rest(lane);
+    munmap(lane->memory, memory_size());
+}
+
 void lethefs_ring_stop(void) {
     if (ring.lanes == NULL) return;
-    uint64_t one = 1;
     // Before the start, the threads wait at the gate; after it, for requests.
     if (ring.state == WAITING) open_gate(NO_GO);
-    if (ring.stop_fd >= 0 && write(ring.stop_fd, &one, sizeof one) < 0) abort();
-    for (unsigned index = 0; index < ring.queues * ring.lanes_each; index++) {
-        struct lane *lane = &ring.lanes[index];
-        if (lane->has_thread) pthread_join(lane->thread, NULL);
-        lethefs_ring_io_close(&lane->io);
-        if (lane->memory == NULL) continue;
-        // Plaintext passed through it. Pages that were never touched stay so.
-        madvise(lane->memory, memory_size(), MADV_DONTNEED);
-        munmap(lane->memory, memory_size());
-    }
+    atomic_store(&ring.stopping, 1);
+    unsigned count = ring.queues * ring.lanes_each;
+    for (unsigned index = 0; index < count; index++) wake(&ring.lanes[index]);
+    for (unsigned index = 0; index < count; index++)
+        if (ring.lanes[index].has_thread) pthread_join(ring.lanes[index].thread, NULL);
+    pthread_mutex_lock(&ring.gate);
+    for (unsigned index = 0; index < count; index++) free_lane(&ring.lanes[index]);
     free(ring.lanes);
     free(ring.alive);
     ring.lanes = NULL;
     ring.alive = NULL;
-    if (ring.stop_fd >= 0) close(ring.stop_fd);
+    pthread_mutex_unlock(&ring.gate);
     if (ring.failure_fd >= 0) close(ring.failure_fd);
-    ring.stop_fd = ring.failure_fd = -1;
+    ring.failure_fd = -1;
 }

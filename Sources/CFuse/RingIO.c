@@ -129,6 +129,10 @@ int lethefs_ring_io_wait(struct lethefs_ring_io *io) { return enter(io, 1, IORIN
 
 int lethefs_ring_io_submit(struct lethefs_ring_io *io) { return io->pending > 0 ? enter(io, 0, 0) : 0; }
 
+int lethefs_ring_io_is_empty(const struct lethefs_ring_io *io) {
+    return atomic_load_explicit(io->cq_head, memory_order_relaxed) == atomic_load_explicit(io->cq_tail, memory_order_acquire);
+}
+
 int lethefs_ring_io_next(struct lethefs_ring_io *io, struct lethefs_completion *completion) {
     uint32_t head = atomic_load_explicit(io->cq_head, memory_order_relaxed);
     if (head == atomic_load_explicit(io->cq_tail, memory_order_acquire)) return 0;

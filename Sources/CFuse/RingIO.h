@@ -48,6 +48,9 @@ int lethefs_ring_io_wait(struct lethefs_ring_io *io);
 /// Submits what is queued.
 int lethefs_ring_io_submit(struct lethefs_ring_io *io);
 
+/// True when there is no completion.
+int lethefs_ring_io_is_empty(const struct lethefs_ring_io *io);
+
 /// Takes the next completion; 0 when there is none.
 int lethefs_ring_io_next(struct lethefs_ring_io *io, struct lethefs_completion *completion);
 

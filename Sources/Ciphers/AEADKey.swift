@@ -5,7 +5,7 @@ import Synchronization
 package struct AEADKey: ~Copyable, Sendable {
     let key: SecretKey
     /// Never used twice in a process; 0 means no key.
-    let identity: UInt64
+    package let identity: UInt64
 
     private static let identities = Atomic<UInt64>(0)
 

@@ -24,6 +24,10 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
 
     package func purge(_ nodes: [UInt64]) {
         spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0) }
+        // What the kernel and we handed each other lies in shared memory until the next request comes.
+        guard enter() else { return }
+        defer { leave() }
+        _ = lethefs_ring_wipe()
     }
 
     package func expireNames() -> Bool {

@@ -119,6 +119,8 @@ extension FileSystem {
         want(Int(FUSE_CAP_CACHE_SYMLINKS))
         want(Int(FUSE_CAP_EXPLICIT_INVAL_DATA))
         want(Int(FUSE_CAP_ATOMIC_O_TRUNC))
+        // Listings carry attributes always, not just where the kernel guesses that they are wanted: `DirectoryStream` bounds them.
+        refuse(Int(FUSE_CAP_READDIRPLUS_AUTO))
         // The second version is taken in its place; locks between programs are the kernel's own; data is ours to change only.
         refuse(Int(FUSE_CAP_HANDLE_KILLPRIV))
         refuse(Int(FUSE_CAP_POSIX_LOCKS))

@@ -35,6 +35,9 @@ extension FileSystem {
     ) {
         do {
             info.pointee.fh = Handle.pass(try volume.openDirectory(inode(node)))
+            // The kernel keeps a listing until the directory changes; a revocation takes it with everything else it knows of the inode.
+            info.pointee.cache_readdir = 1
+            info.pointee.keep_cache = 1
             if !request.reply(open: &info.pointee) { _ = Handle.take(info.pointee.fh, as: DirectoryStream.self) }
         } catch {
             request.reply(error)
@@ -88,6 +91,13 @@ extension FileSystem {
             var parameters = fuse_entry_param()
             parameters.attr.st_ino = ino_t(item.number)
             parameters.attr.st_mode = mode_t(S_IFDIR)
+            return fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
+        }
+        guard !item.isLate else {
+            // No inode with it: only its name, number and type.
+            var parameters = fuse_entry_param()
+            parameters.attr.st_ino = ino_t(item.number)
+            parameters.attr.st_mode = mode_t(item.type) << 12
             return fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
         }
         guard let entry = try stream.entry(item) else { return 0 }

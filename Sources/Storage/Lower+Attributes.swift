@@ -7,6 +7,12 @@ extension Lower {
         _ = try call(.fchmodat) { Int(fchmodat(AT_FDCWD, path, mode, 0)) }
     }
 
+    /// fchmod(2) of an open file; not of an O_PATH descriptor.
+    package static func changeMode(ofOpen descriptor: borrowing Descriptor, to mode: mode_t) throws(Errno) {
+        let raw = descriptor.raw
+        _ = try call(.fchmodat) { Int(fchmod(raw, mode)) }
+    }
+
     /// fchownat(2) with AT_EMPTY_PATH; -1 leaves an id alone.
     package static func changeOwner(_ descriptor: borrowing Descriptor, uid: uid_t, gid: gid_t) throws(Errno) {
         let raw = descriptor.raw

@@ -15,6 +15,11 @@ package final class DirectoryStream: @unchecked Sendable {
     private var position = 0
     /// Offset of the next record, as the program would ask for it.
     private var offset: Int64 = 0
+    /// Entries given since the beginning.
+    private var given = 0
+    /// Entries of a listing that come with attributes. Whoever lists a directory larger than that hardly wants them all, and the kernel
+    /// would keep an inode for each.
+    private static let attributesGiven = 16_384
 
     init(_ inode: Inode, volume: Volume, descriptor: Descriptor) {
         self.inode = inode
@@ -32,6 +37,8 @@ package final class DirectoryStream: @unchecked Sendable {
         package let next: Int64
         /// The stored name; `nil` for "." and "..".
         fileprivate let stored: UnsafeRawBufferPointer?
+        /// Far down a large directory: it is given without attributes.
+        package let isLate: Bool
 
         package var isDot: Bool { stored == nil }
     }
@@ -43,6 +50,7 @@ package final class DirectoryStream: @unchecked Sendable {
             if start != offset || start == 0 {
                 try Lower.seekDirectory(descriptor, to: start)
                 (used, position, offset) = (0, 0, start)
+                if start == 0 { given = 0 }
             }
             while let record = try nextRecord() {
                 guard try give(record, handle, body) else { return }
@@ -71,6 +79,7 @@ package final class DirectoryStream: @unchecked Sendable {
     private func advance(_ record: LowerEntry) {
         position = pending
         offset = record.next
+        given += 1
     }
 
     private func give(
@@ -78,7 +87,9 @@ package final class DirectoryStream: @unchecked Sendable {
     ) throws(Errno) -> Bool {
         if record.isDot {
             return try body(
-                Item(name: record.name, number: record.number, type: record.type, next: record.next, stored: nil))
+                Item(
+                    name: record.name, number: record.number, type: record.type, next: record.next, stored: nil,
+                    isLate: false))
         }
         let plain = UnsafeMutableRawBufferPointer(start: nameBuffer, count: 320)
         switch handle.decode(record.name, into: plain) {
@@ -92,7 +103,7 @@ package final class DirectoryStream: @unchecked Sendable {
             return try body(
                 Item(
                     name: UnsafeRawBufferPointer(rebasing: plain[..<count]), number: record.number, type: record.type,
-                    next: record.next, stored: record.name))
+                    next: record.next, stored: record.name, isLate: given >= Self.attributesGiven))
         }
     }
 

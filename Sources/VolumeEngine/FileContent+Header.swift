@@ -92,6 +92,7 @@ extension FileContent {
         guard info.st_nlink > 0 else { return }
         try requireKeys()
         let isDoubtful = stage == .doubtful
+        let wasUnwritten = stage == .unwritten
         if isDoubtful, try hasHoles() { header.flags.insert(.sparse) }
         if !isDoubtful, tailIsDoubtful { try clearTail() }
         header.state = .closed
@@ -102,7 +103,13 @@ extension FileContent {
         header.slots[header.currentIndex].invocationBound -= invocationsLeft
         invocationsLeft = 0
         try storeHeader()
-        if !lengthTellsSize || isDoubtful { try setLowerLength() }
+        if isDoubtful {
+            try setLowerLength()
+        } else if !lengthTellsSize {
+            // The pages end where the lower file does: nothing has to be cut before the length tells the size.
+            if size > 0 || !wasUnwritten { try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size)) }
+            lengthTellsSize = true
+        }
         tailIsDoubtful = false
         stage = .closed
         if isDoubtful { DamageScope.noteSettled() }

@@ -116,7 +116,7 @@ struct PageIV {
         var words: (UInt64, UInt32) = (0, 0)
         do {
             try withUnsafeMutableBytes(of: &words) { (bytes) throws(CipherError) in
-                try RandomBytes.fill(UnsafeMutableRawBufferPointer(rebasing: bytes[..<AEADContext.ivSize]))
+                try RandomBytes.fillPublic(UnsafeMutableRawBufferPointer(rebasing: bytes[..<AEADContext.ivSize]))
             }
         } catch { throw .io }
         (low, high) = words

@@ -11,19 +11,51 @@ extension FileContent {
         // What the kernel holds of a draining zone is stored still.
         _ = try volume.storingKeys(inode.zone)
         try ensureKeys()
-        try lock.writing { () throws(Errno) in try writeLocked(data, at: offset, buffer) }
+        let sealed = try sealAhead(data, at: offset, buffer)
+        try lock.writing { () throws(Errno) in try writeLocked(data, at: offset, buffer, sealed) }
     }
 
-    func writeLocked(_ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer) throws(Errno) {
+    /// Pages that lie in the buffer already, sealed.
+    struct SealedAhead {
+        let pages: Int
+        /// Of the key that sealed them.
+        let key: UInt64
+    }
+
+    /// Fewer whole pages than that are sealed while the file is held alone.
+    private static let worthSealingAhead = 8
+
+    /// Seals the whole pages of a large write while the file is held shared only, so that several writes to it are sealed at a time;
+    /// what depends on the file's size is left to `writeLocked`. `nil` where that cannot be, or is not worth it.
+    private func sealAhead(
+        _ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer
+    ) throws(Errno) -> SealedAhead? {
+        let span = WriteSpan(offset: offset, count: data.count, oldSize: 0)
+        guard let source = data.baseAddress, span.wholePages >= Self.worthSealingAhead else { return nil }
+        return try lock.reading { () throws(Errno) -> SealedAhead? in
+            guard isWritable, stage == .open, !keys.isEmpty, reserveInvocations(UInt64(span.wholePages)) else {
+                return nil
+            }
+            buffer.willUse(pages: span.pages)
+            try sealPages(span, source, buffer) { span.isPartial($0) }
+            return SealedAhead(pages: span.wholePages, key: current.content.identity)
+        }
+    }
+
+    func writeLocked(
+        _ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer, _ ahead: SealedAhead? = nil
+    ) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
         try requireKeys()
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
         buffer.willUse(pages: span.pages)
         if span.skipsPages { markSparse() }
         let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
-        try sealSpan(span, data, buffer)
+        // A new DEK may have taken over since: then they are sealed again.
+        let isSealed = ahead?.key == current.content.identity
+        try sealSpan(span, data, buffer, wholePages: !isSealed)
         // Counted whether or not the write succeeds: some of it may have been stored.
-        invocationsLeft -= UInt64(span.pages)
+        invocationsLeft -= UInt64(span.pages - (isSealed ? ahead?.pages ?? 0 : 0))
         let startOffset: Int
         if withHeader {
             try encodeHeader(into: buffer.cipher)
@@ -58,9 +90,17 @@ extension FileContent {
 
     /// Seals all pages of the span into `buffer.cipher`. Whole pages are sealed straight from the program's bytes; pages of
     /// which only a part is written are put together in `buffer.plain` first.
-    private func sealSpan(_ span: WriteSpan, _ data: UnsafeRawBufferPointer, _ buffer: RequestBuffer) throws(Errno) {
+    private func sealSpan(
+        _ span: WriteSpan, _ data: UnsafeRawBufferPointer, _ buffer: RequestBuffer, wholePages: Bool
+    ) throws(Errno) {
         guard let source = data.baseAddress else { return }
         try assembleEdges(span, source, buffer)
+        try sealPages(span, source, buffer) { !wholePages && !span.isPartial($0) }
+    }
+
+    private func sealPages(
+        _ span: WriteSpan, _ source: UnsafeRawPointer, _ buffer: RequestBuffer, except: (PageIndex) -> Bool
+    ) throws(Errno) {
         var iv = try PageIV()
         let key = current
         do {
@@ -68,6 +108,7 @@ extension FileContent {
                 try context.loadForSealing(key.content)
                 for index in 0..<span.pages {
                     let page = PageIndex(rawValue: span.first.rawValue + UInt64(index))
+                    if except(page) { continue }
                     let start = Geometry.plainStart(of: page)
                     let capacity = UInt64(Geometry.capacity(of: page))
                     let used = Int(min(capacity, span.newSize - start))
@@ -166,6 +207,11 @@ struct WriteSpan {
         newSize = max(oldSize, end)
         first = Geometry.page(at: offset)
         last = Geometry.page(at: end - 1)
+    }
+
+    /// Pages that are written as a whole.
+    var wholePages: Int {
+        pages - (isPartial(first) ? 1 : 0) - (last != first && isPartial(last) ? 1 : 0)
     }
 
     var pages: Int { Int(last.rawValue - first.rawValue) + 1 }

@@ -29,11 +29,16 @@ package final class FileContent: @unchecked Sendable {
     /// Something may lie behind the end, left by a crash or by a call that failed: it goes before anything else changes.
     var tailIsDoubtful = false
     /// Pages that may still be sealed under the stored invocation bound.
-    var invocationsLeft: UInt64 = 0
+    var invocationsLeft: UInt64 {
+        get { leased.load(ordering: .relaxed) }
+        set { leased.store(newValue, ordering: .relaxed) }
+    }
     /// Plaintext of the page that the last write ended in: an append need not read it back.
     var edge = EdgePage()
     var openCount = 1
     private let published = Atomic<UInt64>(0)
+    // Changed by those who hold `lock` alone; `reserveInvocations` takes from it while it is held shared.
+    private let leased = Atomic<UInt64>(0)
     private let hasKeys = Atomic<Bool>(true)
     private let failures = Atomic<UInt64>(0)
 
@@ -62,6 +67,18 @@ package final class FileContent: @unchecked Sendable {
     func noteFailure() { failures.add(1, ordering: .acquiringAndReleasing) }
 
     var current: FileKeys { keys[header.currentIndex] }
+
+    /// Takes `count` invocations from what the stored bound covers. False when it does not cover them. The caller holds `lock` shared.
+    func reserveInvocations(_ count: UInt64) -> Bool {
+        var left = leased.load(ordering: .relaxed)
+        while left >= count {
+            let (exchanged, original) = leased.compareExchange(
+                expected: left, desired: left - count, ordering: .relaxed)
+            if exchanged { return true }
+            left = original
+        }
+        return false
+    }
 
     /// A new, empty file on a lower file that was just created.
     init(creating inode: Inode, in volume: Volume, descriptor: Descriptor) throws(Errno) {

@@ -29,6 +29,8 @@ package final class Inode: Sendable {
         var handle: DirectoryHandle?
         /// Of a regular file: its content, while it is open.
         var content: FileContent?
+        var absentAttributes: AbsentAttributes = []
+        var attributeChanges: UInt32 = 0
         /// For the clock that evicts handles.
         var recentlyUsed = false
         /// Of a directory: set-group-ID, which children inherit.

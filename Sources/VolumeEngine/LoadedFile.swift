@@ -21,8 +21,15 @@ extension Volume {
     ///
     /// A header that says "closed" must fit the lower length exactly. Anything else is accepted only where a crash explains it:
     /// the header was stored in a mount that crashed, or before one; or by this mount, which failed to close it.
-    func load(_ inode: Inode, _ descriptor: Descriptor) throws(Errno) -> LoadedFile? {
-        let length = UInt64(try Lower.stat(descriptor).st_size)
+    ///
+    /// `attributes`: those of the lower file, where they were just read.
+    func load(_ inode: Inode, _ descriptor: Descriptor, _ attributes: stat? = nil) throws(Errno) -> LoadedFile? {
+        let length: UInt64
+        if let attributes {
+            length = UInt64(attributes.st_size)
+        } else {
+            length = UInt64(try Lower.stat(descriptor).st_size)
+        }
         let interpreted = Geometry.interpret(lowerLength: length)
         if interpreted == .unwritten {
             guard lastCrashedEpoch > 0 || isDirty else { throw damaged(.fileLength, inode.number, "no header") }

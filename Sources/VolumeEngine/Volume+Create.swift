@@ -45,7 +45,11 @@ extension Volume {
         do throws(Errno) {
             let content = try gate(inode).lock.withLock { (_) throws(Errno) in
                 let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
-                inode.state.withLock { $0.content = content }
+                inode.state.withLock { state in
+                    state.content = content
+                    // It is new; what it inherits is an ACL at the most.
+                    state.absentAttributes = .sealed
+                }
                 return content
             }
             table.retain(inode)  // for the open content
@@ -194,7 +198,7 @@ extension Volume {
     private func owner(_ who: Credentials, _ parent: Inode) -> (uid_t, gid_t)? {
         guard isPrivileged else { return nil }
         let inheritsGroup = parent.state.withLock { $0.isSetgid }
-        if who.uid == 0 && (inheritsGroup || who.gid == getegid()) { return nil }
+        if who.uid == 0 && (inheritsGroup || who.gid == ownGroup) { return nil }
         return (who.uid, inheritsGroup ? gid_t.max : who.gid)
     }
 }

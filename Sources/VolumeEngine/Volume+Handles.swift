@@ -78,15 +78,21 @@ extension Volume {
     /// A rename may move it between the look at its location and the open, so what was opened is compared with what was
     /// meant, and a new location is tried.
     func open(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor {
+        try openSeen(inode, flags: flags).descriptor
+    }
+
+    /// The same, with the attributes that were compared, where it took some.
+    func openSeen(_ inode: Inode, flags: Int32) throws(Errno) -> (descriptor: Descriptor, attributes: stat?) {
         var last: [CChar] = []
         for _ in 0..<16 {
             let (location, pinned) = inode.state.withLock { ($0.location, $0.pinned) }
-            if let pinned { return try reopen(pinned, flags: flags) }
-            guard let location else { return try openRoot(inode, flags: flags) }
+            if let pinned { return (try reopen(pinned, flags: flags), nil) }
+            guard let location else { return (try openRoot(inode, flags: flags), nil) }
             let parent = try handle(location.parent)
             do {
                 let descriptor = try Lower.open(parent.descriptor, location.name, flags: flags)
-                if InodeKey(try Lower.stat(descriptor)) == inode.key { return descriptor }
+                let attributes = try Lower.stat(descriptor)
+                if InodeKey(attributes) == inode.key { return (descriptor, attributes) }
             } catch {
                 guard error == .noEntry || error == .notDirectory || error == .loop else { throw error }
             }
@@ -94,7 +100,7 @@ extension Volume {
             last = location.name
         }
         if let content = inode.state.withLock({ $0.content }) {
-            return try reopen(content.lock.reading { content.descriptor }, flags: flags)
+            return (try reopen(content.lock.reading { content.descriptor }, flags: flags), nil)
         }
         throw .stale
     }

@@ -11,7 +11,10 @@ extension Volume {
         _ = try keys(inode.zone)
         return try gate(inode).lock.withLock { (_) throws(Errno) in
             if let content = inode.state.withLock({ $0.content }) {
-                try content.join(forWriting: forWriting) { () throws(Errno) in try openLower(inode, forWriting: true) }
+                try content.join(forWriting: forWriting) { () throws(Errno) in
+                    let (descriptor, isWritable, _) = try openLower(inode, forWriting: true)
+                    return (descriptor, isWritable)
+                }
                 return content
             }
             let content = try loadContent(inode, forWriting: forWriting)
@@ -22,8 +25,8 @@ extension Volume {
     }
 
     private func loadContent(_ inode: Inode, forWriting: Bool) throws(Errno) -> FileContent {
-        let (descriptor, isWritable) = try openLower(inode, forWriting: forWriting)
-        guard let loaded = try load(inode, descriptor) else {
+        let (descriptor, isWritable, attributes) = try openLower(inode, forWriting: forWriting)
+        guard let loaded = try load(inode, descriptor, attributes) else {
             // A crash took the header before it was flushed: the file is as if it had just been made. What else there may be was
             // sealed under a DEK that is gone.
             if isWritable { try Lower.truncate(descriptor, to: 0) }
@@ -62,23 +65,29 @@ extension Volume {
 
     /// Opens the lower file for reading and writing where that is possible: even a program that only writes needs the rest of
     /// the pages it writes to.
-    private func openLower(_ inode: Inode, forWriting: Bool) throws(Errno) -> (Descriptor, Bool) {
+    private func openLower(_ inode: Inode, forWriting: Bool) throws(Errno) -> (Descriptor, Bool, stat?) {
         if !options.readOnly {
-            do { return (try open(inode, flags: O_RDWR | O_NONBLOCK | O_NOCTTY), true) } catch {
+            do throws(Errno) {
+                let opened = try openSeen(inode, flags: O_RDWR | O_NONBLOCK | O_NOCTTY)
+                return (opened.descriptor, true, opened.attributes)
+            } catch {
                 switch error {
                 case .access where !isPrivileged:
-                    if let opened = try openAgainstMode(inode, flags: O_RDWR) { return (opened, true) }
+                    if let opened = try openAgainstMode(inode, flags: O_RDWR) { return (opened, true, nil) }
                 case .access, .perm, .readOnly, .textBusy: break
                 default: throw error
                 }
                 if forWriting { throw error }
             }
         }
-        do { return (try open(inode, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY), false) } catch {
+        do throws(Errno) {
+            let opened = try openSeen(inode, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
+            return (opened.descriptor, false, opened.attributes)
+        } catch {
             guard error == .access, !isPrivileged, let opened = try openAgainstMode(inode, flags: O_RDONLY) else {
                 throw error
             }
-            return (opened, false)
+            return (opened, false, nil)
         }
     }
 

@@ -40,14 +40,15 @@ extension Volume {
             let info = try Lower.stat(handle.descriptor, lower.text)
             guard Inode.Kind(mode: info.st_mode) == .directory else { throw .notDirectory }
             let directory = try Lower.open(handle.descriptor, lower.text, flags: O_RDONLY | O_DIRECTORY)
-            guard try isEmpty(directory) else { throw .notEmpty }
+            let holding = try holding(directory)
+            guard holding != .entries else { throw .notEmpty }
             let temporary = try Self.temporaryName()
             try remove(info, handle, lower.text) { () throws(Errno) in
                 try Lower.rename(handle.descriptor, lower.text, handle.descriptor, temporary)
             }
             forgetDirectory(info)
             handle.removeSidecar(lower)
-            discard(temporary, in: handle.descriptor, directory)
+            discard(temporary, in: handle.descriptor, directory, holding)
         }
     }
 
@@ -59,33 +60,46 @@ extension Volume {
         table.release(inode)
     }
 
-    /// True when a lower directory has no entry that a program would see.
-    func isEmpty(_ directory: borrowing Descriptor) throws(Errno) -> Bool {
-        try Lower.seekDirectory(directory, to: 0)
-        var empty = true
+    /// What a lower directory holds.
+    enum Holding {
+        /// Entries that programs see.
+        case entries
+        /// The header alone.
+        case header
+        /// The header, and leftovers that no program sees.
+        case leftovers
+    }
+
+    /// Looks into a lower directory that was just opened.
+    func holding(_ directory: borrowing Descriptor) throws(Errno) -> Holding {
+        var found = Holding.header
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
         defer { buffer.deallocate() }
-        while empty {
+        while found != .entries {
             let count = try Lower.readDirectory(directory, into: buffer)
             if count == 0 { break }
             LowerEntry.forEach(UnsafeRawBufferPointer(rebasing: buffer[..<count])) { entry in
-                if !entry.isReserved { empty = false }
-                return empty
+                if !entry.isReserved {
+                    found = .entries
+                } else if !entry.isDot, !entry.name.elementsEqual(ReservedName.directoryHeader.utf8) {
+                    found = .leftovers
+                }
+                return found != .entries
             }
         }
-        return empty
+        return found
     }
 
     /// Removes a directory that has left its place, with the header and whatever a crash left in it. What fails here stays as a
     /// temporary that no program sees; the next `rmdir` of its parent tries again.
-    func discard(_ name: String, in parent: Descriptor, _ directory: Descriptor) {
-        clean(directory, everything: true)
+    func discard(_ name: String, in parent: Descriptor, _ directory: Descriptor, _ holding: Holding) {
+        if holding == .leftovers { clean(directory) }
+        try? Lower.unlink(directory, ReservedName.directoryHeader)
         try? Lower.unlink(parent, name, isDirectory: true)
     }
 
-    /// Removes reserved entries of a directory that is otherwise empty: sidecars and temporaries, and with `everything` the
-    /// header.
-    private func clean(_ directory: Descriptor, everything: Bool) {
+    /// Removes reserved entries of a directory that is otherwise empty: sidecars and temporaries.
+    private func clean(_ directory: Descriptor) {
         var names: [String] = []
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
         defer { buffer.deallocate() }
@@ -98,12 +112,12 @@ extension Volume {
             }
         }
         for name in names where name.hasPrefix(ReservedName.temporary) {
-            if let left = try? Lower.open(directory, name, flags: O_RDONLY | O_DIRECTORY), (try? isEmpty(left)) == true
+            if let left = try? Lower.open(directory, name, flags: O_RDONLY | O_DIRECTORY),
+                let holding = try? holding(left), holding != .entries
             {
-                discard(name, in: directory, left)
+                discard(name, in: directory, left, holding)
             }
         }
         for name in names where name.hasPrefix(ReservedName.longName) { try? Lower.unlink(directory, name) }
-        if everything { try? Lower.unlink(directory, ReservedName.directoryHeader) }
     }
 }

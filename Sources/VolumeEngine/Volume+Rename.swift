@@ -98,7 +98,8 @@ private struct Renaming {
     /// step, and the empty one is then removed from the old place.
     private func replaceDirectory(_ target: stat) throws(Errno) {
         let directory = try Lower.open(new.descriptor, to.text, flags: O_RDONLY | O_DIRECTORY)
-        guard try volume.isEmpty(directory) else { throw .notEmpty }
+        let holding = try volume.holding(directory)
+        guard holding != .entries else { throw .notEmpty }
         try volume.remove(target, new, to.text) { () throws(Errno) in
             try Lower.rename(
                 old.descriptor, from.text, new.descriptor, to.text, flags: UInt32(LINUX_RENAME_EXCHANGE))
@@ -106,7 +107,7 @@ private struct Renaming {
         volume.forgetDirectory(target)
         let temporary = try Volume.temporaryName()
         try Lower.rename(old.descriptor, from.text, old.descriptor, temporary)
-        volume.discard(temporary, in: old.descriptor, directory)
+        volume.discard(temporary, in: old.descriptor, directory, holding)
     }
 
     private func relocate(_ info: stat, _ parent: Inode, _ name: LowerName) {

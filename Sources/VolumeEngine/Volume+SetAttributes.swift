@@ -37,34 +37,56 @@ extension Volume {
     private func setNodeAttributes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) {
         // Times come with what the kernel stores of a draining zone.
         if changes.mode != nil || changes.uid != nil || changes.gid != nil { try admit(inode) }
-        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        let node = try node(inode)
         if changes.uid != nil || changes.gid != nil {
-            try Lower.changeOwner(node, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)
+            try Lower.changeOwner(node.descriptor, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)
         }
         if let mode = changes.mode {
-            try Lower.changeMode(node, to: mode & 0o7777)
+            try node.changeMode(to: mode & 0o7777)
         } else if changes.clearsSetID {
             try clearSetID(node)
         }
         if changes.accessTime != nil || changes.modificationTime != nil {
             let keep = timespec(tv_sec: 0, tv_nsec: Int(UTIME_OMIT_VALUE))
             try Lower.changeTimes(
-                node, access: changes.accessTime ?? keep, modification: changes.modificationTime ?? keep)
+                node.descriptor, access: changes.accessTime ?? keep, modification: changes.modificationTime ?? keep)
         }
     }
 
     /// Takes the set-user-ID bit away, and set-group-ID from what is group-executable, as the kernel does for a write.
     package func clearSetID(_ inode: Inode) throws(Errno) {
         guard inode.kind == .regular else { return }
-        try clearSetID(try open(inode, flags: Int32(LINUX_O_PATH)))
+        try clearSetID(try node(inode))
     }
 
-    private func clearSetID(_ node: Descriptor) throws(Errno) {
-        let mode = try Lower.stat(node).st_mode
+    /// An inode's lower node, to change what is not content.
+    private struct Node {
+        let descriptor: Descriptor
+        let isPath: Bool
+
+        func changeMode(to mode: mode_t) throws(Errno) {
+            if isPath {
+                try Lower.changeMode(descriptor, to: mode)
+            } else {
+                try Lower.changeMode(ofOpen: descriptor, to: mode)
+            }
+        }
+    }
+
+    /// The descriptor of its content if that is open, so that nothing has to be opened.
+    private func node(_ inode: Inode) throws(Errno) -> Node {
+        if let content = inode.state.withLock({ $0.content }) {
+            return Node(descriptor: content.lock.reading { content.descriptor }, isPath: false)
+        }
+        return Node(descriptor: try open(inode, flags: Int32(LINUX_O_PATH)), isPath: true)
+    }
+
+    private func clearSetID(_ node: Node) throws(Errno) {
+        let mode = try Lower.stat(node.descriptor).st_mode
         guard mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
         var cleared = mode & ~mode_t(S_ISUID)
         if mode & 0o010 != 0 { cleared &= ~mode_t(S_ISGID) }
-        if cleared != mode { try Lower.changeMode(node, to: cleared & 0o7777) }
+        if cleared != mode { try node.changeMode(to: cleared & 0o7777) }
     }
 
     /// statfs(2), with this format's own limits.

@@ -19,11 +19,21 @@ extension Volume {
     /// getxattr(2).
     package func getAttribute(_ inode: Inode, _ name: String) throws(Errno) -> [UInt8] {
         try admit(inode)
+        guard Self.isClear(name) || Self.isSealable(name) else { throw .notSupported }
+        let (absent, mark) = inode.absentAttributes
+        if absent.contains(.kind(of: name)) { throw .noData }
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
-        if Self.isClear(name) { return try Lower.getAttribute(path: node.procPath, name) }
-        guard Self.isSealable(name) else { throw .notSupported }
+        if Self.isClear(name) {
+            do throws(Errno) { return try Lower.getAttribute(path: node.procPath, name) } catch {
+                if error == .noData { inode.noteAbsent(.kind(of: name), since: mark) }
+                throw error
+            }
+        }
         // Most files have none at all, and are asked often: then no key is needed to say so.
-        guard try Lower.listAttributes(path: node.procPath).contains(where: isOurs) else { throw .noData }
+        guard try Lower.listAttributes(path: node.procPath).contains(where: isOurs) else {
+            inode.noteAbsent(.sealed, since: mark)
+            throw .noData
+        }
         return try withAttributeKeys(inode) { (keys) throws(Errno) in
             for key in keys {
                 do throws(Errno) {
@@ -42,6 +52,8 @@ extension Volume {
         _ inode: Inode, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
     ) throws(Errno) {
         try admit(inode)
+        inode.attributesChange()
+        defer { inode.attributesChange() }
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if Self.isClear(name) { return try Lower.setAttribute(path: node.procPath, name, value, flags: flags) }
         guard Self.isSealable(name) else { throw .notSupported }

@@ -30,6 +30,8 @@ package final class Volume: Sendable {
     let lastCrashedEpoch: UInt64
     /// Root may give files to others and open any; a plain user may not.
     let isPrivileged: Bool
+    /// What new files' group is, unless somebody says otherwise.
+    let ownGroup = getegid()
     let lowerRoot: Descriptor
     let volumeDirectory: Descriptor
     let zones: ZoneTable
@@ -132,7 +134,7 @@ package final class Volume: Sendable {
     static func randomID() throws(Errno) -> UniqueID {
         var words: (UInt64, UInt64) = (0, 0)
         do {
-            try withUnsafeMutableBytes(of: &words) { (bytes) throws(CipherError) in try RandomBytes.fill(bytes) }
+            try withUnsafeMutableBytes(of: &words) { (bytes) throws(CipherError) in try RandomBytes.fillPublic(bytes) }
         } catch { throw .io }
         return UniqueID(high: words.0, low: words.1)
     }

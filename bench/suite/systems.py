@@ -136,7 +136,7 @@ class Ext4(System):
 
 class LetheFS(System):
     name = "lethefs"
-    options = "allow_other"
+    options = "allow_other,transport=dev-fuse"
 
     @classmethod
     def program(cls):
@@ -160,19 +160,22 @@ class LetheFS(System):
 
 
 class LetheFSRing(LetheFS):
-    """The same over io_uring."""
+    """The same over io_uring, which is switched on for the moment of mounting: the switch is the whole host's."""
     name = "lethefs-io_uring"
     options = "allow_other,transport=io_uring"
     switch = Path("/sys/module/fuse/parameters/enable_uring")
 
     @classmethod
     def missing(cls):
+        return super().missing() if cls.switch.exists() else "the kernel has no FUSE over io_uring"
+
+    def start(self):
+        before = self.switch.read_text()
+        self.switch.write_text("Y")
         try:
-            if cls.switch.read_text().strip() == "Y":
-                return super().missing()
-        except OSError:
-            pass
-        return f"{cls.switch} does not read Y"
+            super().start()
+        finally:
+            self.switch.write_text(before)
 
 
 class PassThrough(LetheFS):

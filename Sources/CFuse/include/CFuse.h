@@ -45,6 +45,10 @@ int lethefs_transport(int *error);
 /// before it and two after it may be used as well. NULL otherwise.
 void *lethefs_reply_space(size_t *room);
 
+/// Zeroes the memory in which requests and replies came by io_uring, once each thread has answered what it has. 0, or -ETIMEDOUT when a
+/// thread is still busy after two seconds. Called from a thread that serves no request.
+int lethefs_ring_wipe(void);
+
 /// Notes what libfuse does not pass on of a request that this thread is about to serve.
 void lethefs_note_request(const void *buffer, size_t length);
 

@@ -1,0 +1,111 @@
+import CLinux
+import Storage
+import Testing
+import VolumeEngine
+
+/// Lower calls of each operation: what is measured with a stopwatch depends on the machine, this does not. A figure that goes up is a
+/// slower file system, whatever the reason; one that goes down is put here.
+@Suite struct CostTests {
+    private func calls(_ body: () throws -> Void) throws -> Int {
+        FaultInjection.arm(nth: Int.max, of: Set(LowerCall.allCases), fault: .short)
+        do { try body() } catch {
+            FaultInjection.disarm()
+            throw error
+        }
+        return FaultInjection.disarm()
+    }
+
+    /// A volume with a file of three pages, closed, known to the kernel.
+    private func sample() throws -> (TestVolume, Inode) {
+        let test = try TestVolume(inMemory: true)
+        try test.write("file", [UInt8](repeating: 7, count: 10_000))
+        return (test, try test.lookUp("file").inode)
+    }
+
+    @Test func namesAndAttributes() throws {
+        let (test, inode) = try sample()
+        #expect(try calls { _ = try test.lookUp("file") } == 1)
+        #expect(try calls { #expect(throws: Errno.noEntry) { try test.lookUp("other") } } == 1)
+        #expect(try calls { _ = try test.volume.attributes(inode) } == 1)
+        #expect(try calls { try test.rename("file", to: "moved") } == 3)
+        // Looked at, pinned for those who have it open, removed.
+        #expect(try calls { try test.unlink("moved") } == 3)
+    }
+
+    @Test func aNewFile() throws {
+        let test = try TestVolume(inMemory: true)
+        var file: TestFile?
+        // Created with its attributes; header and first page in one write; then header, length and times at the close.
+        #expect(try calls { file = try test.create("file") } == 2)
+        let made = try #require(file)
+        #expect(try calls { try made.write([UInt8](repeating: 1, count: 3000)) } == 1)
+        #expect(try calls { made.close() } == 4)
+        #expect(try calls { try test.create("empty").close() } == 5)
+    }
+
+    @Test func content() throws {
+        let (test, _) = try sample()
+        var file: TestFile?
+        #expect(try calls { file = try test.open("file", forWriting: false) } == 4)
+        let reader = try #require(file)
+        #expect(try calls { _ = try reader.read(at: 0, count: 10_000) } == 1)
+        #expect(try calls { _ = try reader.read(at: 5000, count: 100) } == 1)
+        #expect(try calls { reader.close() } == 0)
+        let writer = try test.open("file")
+        // The first write stores the header as open.
+        #expect(try calls { try writer.write([UInt8](repeating: 2, count: 4064), at: 3552) } == 2)
+        #expect(try calls { try writer.write([UInt8](repeating: 3, count: 4064), at: 3552) } == 1)
+        // Of a page that is written in part the rest is read; of the page in which the last write ended it is not.
+        #expect(try calls { try writer.write([4], at: 100) } == 2)
+        #expect(try calls { try writer.write([5], at: 101) } == 1)
+        #expect(try calls { try writer.sync() } == 1)
+        writer.close()
+    }
+
+    @Test func appending() throws {
+        let test = try TestVolume(inMemory: true)
+        let file = try test.create("file")
+        try file.write([1])
+        for size in 1..<20 { #expect(try calls { try file.write([2], at: size) } == 1) }
+        file.close()
+    }
+
+    @Test func anOpenFilesAttributesNeedNoOpening() throws {
+        let test = try TestVolume(inMemory: true)
+        let file = try test.create("file")
+        var changes = AttributeChanges()
+        changes.mode = 0o600
+        #expect(try calls { _ = try test.volume.setAttributes(file.inode, changes) } == 2)
+        changes = AttributeChanges()
+        changes.modificationTime = timespec(tv_sec: 1, tv_nsec: 2)
+        #expect(try calls { _ = try test.volume.setAttributes(file.inode, changes) } == 2)
+        file.close()
+    }
+
+    /// The kernel asks for security.capability of each file that is written, and for ACLs of each that is listed.
+    @Test(arguments: ["security.capability", "system.posix_acl_access"]) func absentAttributes(name: String) throws {
+        let (test, inode) = try sample()
+        func ask() throws { #expect(throws: Errno.noData) { try test.volume.getAttribute(inode, name) } }
+        try ask()
+        #expect(try calls { try ask() } == 0)
+    }
+
+    @Test func whatWasSetIsFound() throws {
+        let (test, inode) = try sample()
+        #expect(throws: Errno.noData) { try test.volume.getAttribute(inode, "user.one") }
+        try test.setAttribute(inode, "user.one", [1, 2])
+        #expect(try test.volume.getAttribute(inode, "user.one") == [1, 2])
+        try test.volume.removeAttribute(inode, "user.one")
+        #expect(throws: Errno.noData) { try test.volume.getAttribute(inode, "user.one") }
+    }
+
+    @Test func directories() throws {
+        let test = try TestVolume(inMemory: true)
+        #expect(try calls { _ = try test.makeDirectory("directory") } == 4)
+        // Looked at, opened, read to its end, pinned, moved aside; then header and directory go.
+        #expect(try calls { try test.removeDirectory("directory") } == 8)
+        for number in 0..<100 { try test.create("file-\(number)").close() }
+        // Opened, rewound, read to its end: no entry costs a call of its own.
+        #expect(try calls { _ = try test.list() } <= 6)
+    }
+}
