@@ -16,10 +16,13 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, HEAD = PAGE, LEAD = PAGE, SLACK = 2 * PAGE, STACK = 1 << 20, MAX_QUEUES = 4096 };
 // What a completion belongs to.
+#define FUSE_CTL_SUPER_MAGIC 0x65735543
+
 enum { OF_REQUEST = 1, OF_WAKE = 2 };
 
 struct lane {
@@ -71,6 +74,9 @@ int lethefs_ring_probe(int *error) {
     ssize_t count = read(fd, &value, 1);
     close(fd);
     if (count != 1 || value != 'Y') return LETHEFS_RING_SWITCHED_OFF;
+    struct statfs control;
+    if (statfs("/sys/fs/fuse/connections", &control) != 0 || control.f_type != FUSE_CTL_SUPER_MAGIC)
+        return LETHEFS_RING_NO_FUSECTL;
     int result = lethefs_ring_io_probe();
     *error = -result;
     return result == 0 ? LETHEFS_RING_USED : LETHEFS_RING_NO_IO_URING;

@@ -15,6 +15,8 @@ package enum Transport: String, Sendable {
         case notKnown
         /// The module parameter reads N.
         case switchedOff
+        /// fusectl is not mounted, by which a guardian ends the connection of a daemon that died.
+        case noConnectionControl
         /// This process may not use io_uring.
         case noIoUring(Errno)
         case notOffered
@@ -27,6 +29,7 @@ package enum Transport: String, Sendable {
             case LETHEFS_RING_NOT_WANTED.rawValue: self = .notWanted
             case LETHEFS_RING_NOT_KNOWN.rawValue: self = .notKnown
             case LETHEFS_RING_SWITCHED_OFF.rawValue: self = .switchedOff
+            case LETHEFS_RING_NO_FUSECTL.rawValue: self = .noConnectionControl
             case LETHEFS_RING_NO_IO_URING.rawValue: self = .noIoUring(Errno(error))
             case LETHEFS_RING_SETUP_FAILED.rawValue: self = .setupFailed(Errno(error))
             default: self = .notOffered

@@ -33,6 +33,7 @@ extension Transport.Obstacle {
         case .notWanted: "transport=dev-fuse was asked for"
         case .notKnown: "the kernel is older than Linux 6.14, or built without it"
         case .switchedOff: "the kernel has it switched off"
+        case .noConnectionControl: "nothing is mounted on /sys/fs/fuse/connections"
         case .noIoUring(let error): "this process may not use io_uring: \(error.message)"
         case .notOffered: "the kernel did not offer it for this mount"
         case .setupFailed(let error): "setting it up failed: \(error.message)"
@@ -44,6 +45,7 @@ extension Transport.Obstacle {
         switch self {
         case .switchedOff:
             "echo Y > \(Transport.switchPath)  as root, then mount again; it holds for all FUSE mounts made after it"
+        case .noConnectionControl: "mount -t fusectl none /sys/fs/fuse/connections  as root, then mount again"
         case .noIoUring: "sysctl kernel.io_uring_disabled=0  as root, then mount again"
         case .notWanted, .notKnown, .notOffered, .setupFailed: nil
         }

@@ -27,6 +27,9 @@ enum lethefs_transport_reason {
     LETHEFS_RING_NOT_KNOWN,
     /// The module parameter enable_uring does not read Y.
     LETHEFS_RING_SWITCHED_OFF,
+    /// The fusectl file system is not there. A guardian needs it then: what a dead daemon had taken from a ring, nothing but an abort of the
+    /// connection ends.
+    LETHEFS_RING_NO_FUSECTL,
     /// No io_uring for this process: the errno says why.
     LETHEFS_RING_NO_IO_URING,
     /// INIT came without it.
