@@ -19,6 +19,14 @@ package protocol CustomerMasterKey: AnyObject, Sendable {
     /// Throws `.disabled` when the key's attributes say so, even where the owner would still answer.
     func unwrap(_ wrap: RootWrap, context: KEKContext) throws(RootError) -> SecretKey
 
+    /// Wraps a KEK version so that it can be destroyed alone: in halves, the second under a version key that is generated beside
+    /// the CMK (FORMAT §6). Where the owner makes no such keys, the same as `wrap`: the result's algorithm tells.
+    func wrapVersion(_ kek: borrowing SecretKey, context: KEKContext) throws(RootError) -> RootWrap
+
+    /// Destroys the version keys of a KEK version at the owner, all but those with the ids `kept`, and looks whether they are
+    /// gone. Returns how many it destroyed.
+    func destroyVersionKeys(_ context: KEKContext, except kept: [[UInt8]]) throws(RootError) -> Int
+
     /// Switches the key off or on at its owner, and reads the result back as another program would see it.
     func setEnabled(_ enabled: Bool) throws(RootError)
 
@@ -35,6 +43,14 @@ package protocol CustomerMasterKey: AnyObject, Sendable {
 
 extension CustomerMasterKey {
     package func isUsableAtOwner() throws(RootError) -> Bool { try describe().enabled }
+
+    package func wrapVersion(_ kek: borrowing SecretKey, context: KEKContext) throws(RootError) -> RootWrap {
+        try wrap(kek, context: context)
+    }
+
+    package func destroyVersionKeys(_ context: KEKContext, except kept: [[UInt8]]) throws(RootError) -> Int {
+        0
+    }
 }
 
 /// Facts about a CMK for `cmk show`.

@@ -4,9 +4,12 @@ import VolumeFormat
 
 /// Divides a KEK over CMKs by the zone's policy, and puts it together again.
 enum KEKSharing {
+    /// `guarded`: by version keys, where owners make them.
+    ///
     /// any-of: each CMK wraps the KEK. all-of: each wraps one share, and the exclusive-or of all shares is the KEK.
     static func wrap(
-        _ kek: borrowing SecretKey, policy: ZoneKeyring.Policy, cmks: [any CustomerMasterKey], context: KEKContext
+        _ kek: borrowing SecretKey, policy: ZoneKeyring.Policy, cmks: [any CustomerMasterKey], context: KEKContext,
+        guarded: Bool = true
     ) throws -> [ZoneKeyring.Wrap] {
         var wraps: [ZoneKeyring.Wrap] = []
         var remainder = kek.copy()
@@ -17,7 +20,7 @@ enum KEKSharing {
             var bound = context
             bound.share = policy == .allOf ? UInt8(index + 1) : 0
             do {
-                let wrap = try cmk.wrap(share, context: bound)
+                let wrap = try guarded ? cmk.wrapVersion(share, context: bound) : cmk.wrap(share, context: bound)
                 wraps.append(ZoneKeyring.Wrap(cmk: UInt8(index), share: bound.share, wrap: wrap))
             } catch {
                 throw KeyringError.root(error, uri: cmk.uri)
@@ -40,7 +43,9 @@ enum KEKSharing {
             }
             throw first ?? .noUsableKEK
         case .allOf:
-            guard kek.wraps.count == keyring.cmks.count, Set(kek.wraps.map(\.share)).count == kek.wraps.count else {
+            // A CMK that was rotated away stays in the list, for its history.
+            let inUse = keyring.cmks.count { $0.isInUse }
+            guard kek.wraps.count == inUse, Set(kek.wraps.map(\.share)).count == kek.wraps.count else {
                 throw .notAuthentic
             }
             var sum = SecretKey { _ in }
@@ -62,8 +67,15 @@ enum KEKSharing {
     }
 
     private static func exclusiveOr(_ left: borrowing SecretKey, _ right: borrowing SecretKey) -> SecretKey {
-        left.withBytes { left in
-            right.withBytes { right in
+        left.exclusiveOr(right)
+    }
+}
+
+extension SecretKey {
+    /// The exclusive-or of two keys.
+    package borrowing func exclusiveOr(_ other: borrowing SecretKey) -> SecretKey {
+        withBytes { left in
+            other.withBytes { right in
                 SecretKey { output in
                     for index in output.indices { output[index] = left[index] ^ right[index] }
                 }

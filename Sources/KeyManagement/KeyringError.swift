@@ -11,6 +11,10 @@ package enum KeyringError: Error, Sendable, Equatable {
     case format(FormatError)
     /// The keyring holds no KEK that may still decrypt.
     case noUsableKEK
+    /// The KEK version is active, or still wraps something in the keyring.
+    case inUse
+    /// The keyring holds as many keys as it can.
+    case full
     /// The cryptographic library failed.
     case cipher(CipherError)
 
@@ -19,10 +23,10 @@ package enum KeyringError: Error, Sendable, Equatable {
         switch self {
         case .root(let error, _):
             switch error.code {
-            case .disabled, .denied, .pendingDeletion, .destroyed, .keyNotFound: true
+            case .disabled, .denied, .pendingDeletion, .destroyed, .versionDestroyed, .keyNotFound: true
             default: false
             }
-        case .notAuthentic, .format, .noUsableKEK, .cipher: false
+        case .notAuthentic, .format, .noUsableKEK, .cipher, .inUse, .full: false
         }
     }
 }

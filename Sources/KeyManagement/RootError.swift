@@ -25,6 +25,8 @@ package struct RootError: Error, Sendable {
         case pendingDeletion
         /// The key no longer exists at its owner.
         case destroyed
+        /// The CMK is there, but the version key of this one KEK version was destroyed: it was retired or shredded.
+        case versionDestroyed
         /// The owner asks to be called less often.
         case throttled
         /// The owner cannot be reached.

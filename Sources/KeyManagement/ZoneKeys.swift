@@ -6,8 +6,8 @@ import VolumeFormat
 package final class ZoneKeys: Sendable {
     package let volume: UniqueID
     package let zone: ZoneID
-    private let keks: [UnlockedKEK]
-    private let metadataKeys: [MetadataKeys]
+    let keks: [UnlockedKEK]
+    let metadataKeys: [MetadataKeys]
     private let activeIndex: Int
 
     /// `keks` is not empty and holds the active version.
@@ -17,6 +17,25 @@ package final class ZoneKeys: Sendable {
         self.keks = keks
         self.metadataKeys = metadataKeys
         activeIndex = keks.firstIndex { $0.version == active } ?? 0
+    }
+
+    /// The same zone with other keys.
+    func replacing(
+        keks: [UnlockedKEK]? = nil, active: KeyVersion? = nil, metadataKeys: [MetadataKeys]? = nil
+    ) -> ZoneKeys {
+        ZoneKeys(
+            volume: volume, zone: zone, keks: keks ?? self.keks, active: active ?? activeKEK.version,
+            metadataKeys: metadataKeys ?? self.metadataKeys)
+    }
+
+    /// Wraps a slot's DEK by the active KEK instead of the one that it names. Version, date and bound stay.
+    package func rewrap(_ slot: DEKSlot) throws(FormatError) -> DEKSlot {
+        guard slot.kekVersion != activeKEK.version else { return slot }
+        let dek = try unwrap(slot)
+        var changed = slot
+        do { changed.wrapped = try activeKEK.wrap(dek) } catch { throw FormatError(.notAuthentic, "DEK slot") }
+        changed.kekVersion = activeKEK.version
+        return changed
     }
 
     /// The KEK version that wraps new DEKs.
@@ -31,6 +50,9 @@ package final class ZoneKeys: Sendable {
 
     /// The newest metadata keys: they seal new link targets.
     package var currentMetadata: MetadataKeys? { metadataKeys.max { $0.version < $1.version } }
+
+    /// All metadata keys, the newest first.
+    package var allMetadata: [MetadataKeys] { metadataKeys.sorted { $0.version > $1.version } }
 
     package func metadata(_ version: KeyVersion) -> MetadataKeys? { metadataKeys.first { $0.version == version } }
 

@@ -64,7 +64,7 @@ extension Session {
         return try generateRSA(bits: 2048, label: request.label, id: request.id)
     }
 
-    private func verifyProtection(of key: KeyObjects) throws(Failure) {
+    func verifyProtection(of key: KeyObjects) throws(Failure) {
         let expected: [(CK_ATTRIBUTE_TYPE, String, Bool)] = [
             (CKA_SENSITIVE, "CKA_SENSITIVE", true), (CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false),
             (CKA_TOKEN, "CKA_TOKEN", true), (CKA_DECRYPT, "CKA_DECRYPT", true),

@@ -31,7 +31,8 @@ extension PKCS11Key {
     }
 
     func unwrap(_ wrap: RootWrap, context: KEKContext) throws(RootError) -> SecretKey {
-        try perform { (session, key) throws(Failure) -> SecretKey in
+        if wrap.algorithm == .split { return try unwrapSplit(wrap, context: context) }
+        return try perform { (session, key) throws(Failure) -> SecretKey in
             // tpm2-pkcs11 keeps on decrypting with a key that says no; so the refusal is ours.
             guard try session.isEnabled(key) else { throw Failure(.disabled, "CKA_DECRYPT is false") }
             do throws(Failure) {
@@ -49,7 +50,7 @@ extension PKCS11Key {
 }
 
 /// A key that a request owns.
-private final class SharedKey: Sendable {
+final class SharedKey: Sendable {
     let key: SecretKey
     init(_ key: consuming SecretKey) { self.key = key }
 }

@@ -86,6 +86,7 @@ extension WrapAlgorithm {
         case .rsaOAEPSHA256: "RSA-OAEP-SHA256 with HMAC-SHA256"
         case .rsaOAEPSHA1: "RSA-OAEP-SHA1 with HMAC-SHA256"
         case .aesCBCHMAC: "AES-256-CBC with HMAC-SHA256"
+        case .split: "halves under CMK and version key"
         }
     }
 }

@@ -2,6 +2,9 @@ import Secrets
 
 extension SecretKey {
     /// Compares in a time that does not depend on the bytes.
+    borrowing func isEqual(to other: borrowing SecretKey) -> Bool { other.withBytes { isEqual(to: $0) } }
+
+    /// Compares in a time that does not depend on the bytes.
     borrowing func isEqual(to other: UnsafeRawBufferPointer) -> Bool {
         guard other.count == Self.size else { return false }
         return withBytes { bytes in

@@ -96,7 +96,8 @@ struct WrapScheme {
         case .aesGCM: .gcm(iv: iv, additionalData: context.encoded)
         case .rsaOAEPSHA256: .oaepSHA256
         case .rsaOAEPSHA1: .oaepSHA1
-        case .aesCBCHMAC: .cbc(iv: iv)
+        // Never reached with a split wrap: its halves have algorithms of their own.
+        case .aesCBCHMAC, .split: .cbc(iv: iv)
         }
     }
 

@@ -38,14 +38,27 @@ package final class RequestBuffer: @unchecked Sendable {
 
 /// Request buffers, the last used first: an idle mount keeps few pages warm.
 package final class BufferPool: Sendable {
-    private let free = Mutex<(buffers: [RequestBuffer], generation: UInt64)>(([], 0))
+    private let free = Mutex<(buffers: [RequestBuffer], generation: UInt64, uses: Int)>(([], 0, 0))
     /// Buffers kept for reuse; more are made under load, and dropped after it.
     private let keep: Int
 
     init(keep: Int = 8) { self.keep = keep }
 
+    /// Requests for which a buffer was taken, ever.
+    var uses: Int { free.withLock { $0.uses } }
+
+    /// One that does not count as a request: for a sweep's own work.
+    func takeForSweep() -> RequestBuffer {
+        let buffer = RequestBuffer()
+        buffer.generation = free.withLock { $0.generation }
+        return buffer
+    }
+
     package func take() -> RequestBuffer {
-        let (kept, generation) = free.withLock { ($0.buffers.popLast(), $0.generation) }
+        let (kept, generation) = free.withLock { free in
+            free.uses &+= 1
+            return (free.buffers.popLast(), free.generation)
+        }
         let buffer = kept ?? RequestBuffer()
         buffer.generation = generation
         return buffer

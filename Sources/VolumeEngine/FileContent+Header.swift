@@ -43,6 +43,11 @@ extension FileContent {
 
     /// Writes the header and its MAC to 512 bytes.
     func encodeHeader(into output: UnsafeMutableRawPointer) throws(Errno) {
+        try Self.encode(header, current, into: output)
+    }
+
+    /// Writes a header and its MAC, by the keys of its current slot, to 512 bytes.
+    static func encode(_ header: FileHeader, _ current: FileKeys, into output: UnsafeMutableRawPointer) throws(Errno) {
         let body = header.authenticatedBytes
         let code: [UInt8]
         do { code = try HMACSHA256.code(key: current.headerMAC, message: body) } catch { throw .io }
@@ -65,6 +70,8 @@ extension FileContent {
     /// A new DEK for all pages from now on; the old one stays for the pages that it sealed. The new wrap is durable before the
     /// first page under it.
     private func replaceDEK() throws(Errno) {
+        // The slots are used up: this file is re-encrypted now, so that all but the current one can go.
+        if header.slots.count == DEKSlot.maximumCount { try reencryptLocked() }
         guard header.slots.count < DEKSlot.maximumCount, let newest = header.slots.map(\.version).max(),
             newest.rawValue < PageLeader.maximumVersion
         else { throw .io }

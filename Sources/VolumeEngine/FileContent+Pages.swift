@@ -29,7 +29,7 @@ extension FileContent {
     }
 
     /// False for a page that is not authentic, and for a hole where there may be none.
-    private func openPage(
+    func openPage(
         _ page: PageIndex, at start: UnsafeMutableRawPointer, into plain: UnsafeMutableRawPointer,
         using context: inout AEADContext
     ) throws(Errno) -> Bool {

@@ -47,6 +47,7 @@ extension FileContent {
     ) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
         try requireKeys()
+        changes &+= 1
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
         buffer.willUse(pages: span.pages)
         if span.skipsPages { markSparse() }

@@ -35,6 +35,10 @@ package final class FileContent: @unchecked Sendable {
     }
     /// Plaintext of the page that the last write ended in: an append need not read it back.
     var edge = EdgePage()
+    /// Goes up with whatever programs change in the pages: a sweep that sealed some under a shared lock looks whether it still may.
+    var changes: UInt64 = 0
+    /// While a sweep writes to the file: the times that programs gave it, and `changes` as it was then.
+    var heldTimes: HeldTimes?
     var openCount = 1
     private let published = Atomic<UInt64>(0)
     // Changed by those who hold `lock` alone; `reserveInvocations` takes from it while it is held shared.
@@ -124,7 +128,7 @@ package final class FileContent: @unchecked Sendable {
     private func restoreKeys() throws(Errno) {
         try lock.writing { () throws(Errno) in
             guard keys.isEmpty else { return }
-            keys = try volume.fileKeys(header, inode)
+            keys = try volume.fileKeys(header, inode.zone, inode.number)
             hasKeys.store(true, ordering: .releasing)
         }
     }
@@ -150,8 +154,19 @@ package final class FileContent: @unchecked Sendable {
         }
     }
 
-    /// fstat(2) of the lower file.
-    func lowerAttributes() throws(Errno) -> stat { try Lower.stat(lock.reading { descriptor }) }
+    struct HeldTimes {
+        var access: timespec
+        var modification: timespec
+        let changes: UInt64
+    }
+
+    /// fstat(2) of the lower file, with the times that programs gave it.
+    func lowerAttributes() throws(Errno) -> stat {
+        let (descriptor, held, changes) = lock.reading { (self.descriptor, heldTimes, self.changes) }
+        var info = try Lower.stat(descriptor)
+        if let held, held.changes == changes { info.st_mtim = held.modification }
+        return info
+    }
 }
 
 /// The plaintext of one page, for the next write to it.

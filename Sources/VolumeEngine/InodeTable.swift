@@ -10,6 +10,8 @@ final class InodeTable: Sendable {
 
     private final class Shard: Sendable {
         let inodes = Mutex<[InodeKey: Inode]>([:])
+        // Inodes that have lost their last name and are still used, by generation. Taken within `inodes`.
+        let nameless = Mutex<[UInt64: Inode]>([:])
     }
 
     private let shards: [Shard] = (0..<shardCount).map { _ in Shard() }
@@ -61,6 +63,8 @@ final class InodeTable: Sendable {
                 if inodes[current.key] === current {
                     inodes[current.key] = nil
                     Self.shrink(&inodes)
+                } else {
+                    shard(current.key).nameless.withLock { $0[current.generation] = nil }
                 }
                 return true
             }
@@ -80,19 +84,22 @@ final class InodeTable: Sendable {
     /// Takes an inode whose last name is gone out of the table: its number may be used again by the lower storage.
     func detach(_ inode: Inode) {
         shard(inode.key).inodes.withLock { inodes in
-            if inodes[inode.key] === inode { inodes[inode.key] = nil }
+            guard inodes[inode.key] === inode else { return }
+            inodes[inode.key] = nil
+            shard(inode.key).nameless.withLock { $0[inode.generation] = inode }
         }
     }
 
     /// Inodes in the table.
     var count: Int { shards.reduce(0) { $0 + $1.inodes.withLock { $0.count } } }
 
-    /// A snapshot of all inodes, each with one more reference.
+    /// A snapshot of all inodes, those without a name included, each with one more reference.
     func retainAll() -> [Inode] {
         shards.flatMap { shard in
             shard.inodes.withLock { inodes in
-                for inode in inodes.values { inode.references.add(1, ordering: .relaxed) }
-                return Array(inodes.values)
+                let all = Array(inodes.values) + shard.nameless.withLock { Array($0.values) }
+                for inode in all { inode.references.add(1, ordering: .relaxed) }
+                return all
             }
         }
     }

@@ -35,7 +35,7 @@ extension Volume {
             guard lastCrashedEpoch > 0 || isDirty else { throw damaged(.fileLength, inode.number, "no header") }
             return nil
         }
-        guard let (header, keys) = try readHeader(inode, descriptor) else { return nil }
+        guard let (header, keys) = try readHeader(inode.zone, inode.number, descriptor) else { return nil }
         let explained =
             header.epoch <= lastCrashedEpoch || (header.epoch == epoch && isDirty)
         if header.state == .closed, interpreted == .size(header.size) {
@@ -54,23 +54,25 @@ extension Volume {
     }
 
     /// `nil` where a crash left no header.
-    private func readHeader(_ inode: Inode, _ descriptor: Descriptor) throws(Errno) -> (FileHeader, [FileKeys])? {
+    func readHeader(
+        _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor
+    ) throws(Errno) -> (FileHeader, [FileKeys])? {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Geometry.headerSize, alignment: 16)
         defer { buffer.deallocate() }
         guard let start = buffer.baseAddress else { throw .noMemory }
         let got = try Lower.read(descriptor, into: start, count: Geometry.headerSize, at: 0)
-        guard got == Geometry.headerSize else { throw damaged(.fileHeader, inode.number, "truncated") }
+        guard got == Geometry.headerSize else { throw damaged(.fileHeader, number, "truncated") }
         let bytes = UnsafeRawBufferPointer(buffer)
         // A file system may know a file's length before it has written its first block.
         if lastCrashedEpoch > 0, bytes.allSatisfy({ $0 == 0 }) { return nil }
         let header: FileHeader
         do { header = try FileHeader(parsing: bytes) } catch {
-            throw damaged(.fileHeader, inode.number, "\(error.code.rawValue)")
+            throw damaged(.fileHeader, number, "\(error.code.rawValue)")
         }
-        guard header.volume == description.volume, header.zone == inode.zone else {
-            throw damaged(.fileHeader, inode.number, "of another volume or zone")
+        guard header.volume == description.volume, header.zone == zone else {
+            throw damaged(.fileHeader, number, "of another volume or zone")
         }
-        let keys = try fileKeys(header, inode)
+        let keys = try fileKeys(header, zone, number)
         let code: [UInt8]
         do {
             code = try HMACSHA256.code(
@@ -78,18 +80,18 @@ extension Volume {
                 message: UnsafeRawBufferPointer(rebasing: bytes[..<FileHeader.authenticatedSize]))
         } catch { throw .io }
         guard HMACSHA256.isEqual(code, Array(bytes[FileHeader.authenticatedSize...])) else {
-            throw damaged(.fileHeader, inode.number, "not authentic")
+            throw damaged(.fileHeader, number, "not authentic")
         }
         return (header, keys)
     }
 
-    func fileKeys(_ header: FileHeader, _ inode: Inode) throws(Errno) -> [FileKeys] {
-        let zoneKeys = try storingKeys(inode.zone)
+    func fileKeys(_ header: FileHeader, _ zone: ZoneID, _ number: UInt64) throws(Errno) -> [FileKeys] {
+        let zoneKeys = try storingKeys(zone)
         var keys: [FileKeys] = []
         for slot in header.slots {
             let dek: SecretKey
             do { dek = try zoneKeys.unwrap(slot) } catch {
-                throw damaged(.fileHeader, inode.number, "DEK slot: \(error.code.rawValue)")
+                throw damaged(.fileHeader, number, "DEK slot: \(error.code.rawValue)")
             }
             do { keys.append(try FileKeys(version: slot.version, dek: dek, file: header.file)) } catch { throw .io }
         }

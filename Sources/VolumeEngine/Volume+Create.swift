@@ -109,7 +109,14 @@ extension Volume {
         _ parent: Inode, _ name: UnsafeRawBufferPointer, target: UnsafeRawBufferPointer, _ who: Credentials
     ) throws(Errno) -> Entry {
         let handle = try admitted(parent)
-        return try handle.withLowerName(name) { (lower) throws(Errno) in
+        return try keyUse.reading { () throws(Errno) in try makeSymbolicLink(handle, parent, name, target, who) }
+    }
+
+    private func makeSymbolicLink(
+        _ handle: DirectoryHandle, _ parent: Inode, _ name: UnsafeRawBufferPointer, _ target: UnsafeRawBufferPointer,
+        _ who: Credentials
+    ) throws(Errno) -> Entry {
+        try handle.withLowerName(name) { (lower) throws(Errno) in
             let stored = try sealLink(target, zone: handle.zone)
             try handle.makeSidecar(lower)
             do throws(Errno) {
@@ -129,9 +136,18 @@ extension Volume {
         _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, _ who: Credentials, zone: ZoneID? = nil
     ) throws(Errno) -> Entry {
         let handle = try admitted(parent)
-        return try handle.withLowerName(name) { (lower) throws(Errno) in
+        return try keyUse.reading { () throws(Errno) in
+            try makeDirectory(handle, parent, name, mode, who, zone ?? handle.zone)
+        }
+    }
+
+    private func makeDirectory(
+        _ handle: DirectoryHandle, _ parent: Inode, _ name: UnsafeRawBufferPointer, _ mode: mode_t, _ who: Credentials,
+        _ zone: ZoneID
+    ) throws(Errno) -> Entry {
+        try handle.withLowerName(name) { (lower) throws(Errno) in
             let (header, keys) = try Self.makeDirectoryHeader(
-                volume: description.volume, keys: try self.keys(zone ?? handle.zone), now: Self.now)
+                volume: description.volume, keys: try self.keys(zone), now: Self.now)
             let text = try Self.encodedHeader(header, keys: keys)
             let temporary = try Self.temporaryName()
             // The owner must be able to put the header in; what was not asked for is taken away afterwards.

@@ -117,13 +117,21 @@ extension Volume {
 
     /// Reads and authenticates `lethefs.dir`.
     private func readDirectoryHeader(_ descriptor: Descriptor, _ inode: Inode) throws(Errno) -> DirectoryHandle {
+        let (header, keys) = try directoryHeader(descriptor, inode.number, isRoot: inode === rootInode)
+        return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
+    }
+
+    /// The header of a lower directory, authenticated, and the keys of its current slot.
+    func directoryHeader(
+        _ descriptor: Descriptor, _ number: UInt64, isRoot: Bool
+    ) throws(Errno) -> (DirectoryHeader, DirectoryKeys) {
         let text: [UInt8]
         do { text = try Lower.readLink(descriptor, ReservedName.directoryHeader) } catch {
             guard error == .noEntry || error == .invalid else { throw error }
-            throw damaged(.directoryHeader, inode.number, "missing")
+            throw damaged(.directoryHeader, number, "missing")
         }
         guard let bytes = Base64URL.decode(text) else {
-            throw damaged(.directoryHeader, inode.number, "not base64url")
+            throw damaged(.directoryHeader, number, "not base64url")
         }
         let parsed = Result { () throws(FormatError) in
             try bytes.withUnsafeBufferPointer { (buffer) throws(FormatError) in
@@ -131,17 +139,16 @@ extension Volume {
             }
         }
         guard case .success(let header) = parsed else {
-            throw damaged(.directoryHeader, inode.number, "\(parsed.failureDescription)")
+            throw damaged(.directoryHeader, number, "\(parsed.failureDescription)")
         }
-        guard header.volume == description.volume, inode !== rootInode || header.directory == description.rootDirectory
-        else { throw damaged(.directoryHeader, inode.number, "of another volume or directory") }
+        guard header.volume == description.volume, !isRoot || header.directory == description.rootDirectory
+        else { throw damaged(.directoryHeader, number, "of another volume or directory") }
         // Not authenticated yet: a zone that is not there is a changed header, not a missing key.
-        guard hasZone(header.zone) else { throw damaged(.directoryHeader, inode.number, "of an unknown zone") }
-        let keys = try directoryKeys(header, bytes, inode)
-        return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
+        guard hasZone(header.zone) else { throw damaged(.directoryHeader, number, "of an unknown zone") }
+        return (header, try directoryKeys(header, bytes, number))
     }
 
-    private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ inode: Inode) throws(Errno)
+    private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ number: UInt64) throws(Errno)
         -> DirectoryKeys
     {
         let zoneKeys = try storingKeys(header.zone)
@@ -151,13 +158,13 @@ extension Volume {
             let keys = try DirectoryKeys(version: slot.version, dek: dek, directory: header.directory)
             let code = try HMACSHA256.code(key: keys.headerMAC, message: header.authenticatedBytes)
             guard HMACSHA256.isEqual(code, Array(bytes.suffix(DirectoryHeader.macSize))) else {
-                throw damaged(.directoryHeader, inode.number, "not authentic")
+                throw damaged(.directoryHeader, number, "not authentic")
             }
             return keys
         } catch let error as Errno {
             throw error
         } catch {
-            throw damaged(.directoryHeader, inode.number, "\(error)")
+            throw damaged(.directoryHeader, number, "\(error)")
         }
     }
 

@@ -51,6 +51,20 @@ extension Volume {
         try name.withUnsafeBufferPointer { (name) throws(Errno) in try lookUp(parent, UnsafeRawBufferPointer(name)) }
     }
 
+    /// The UUID of the directory or regular file at a plaintext path.
+    package func identity(of path: String) throws(Errno) -> UniqueID {
+        let inode = try resolve(path)
+        defer { table.release(inode) }
+        switch inode.kind {
+        case .directory: return try handle(inode).header.directory
+        case .regular:
+            let content = try openContent(inode, forWriting: false)
+            defer { closeContent(content) }
+            return content.lock.reading { content.header.file }
+        case .symbolicLink, .special: throw .invalid
+        }
+    }
+
     /// The zone that the contents of an inode belong to; of a directory, of its entries.
     package func zone(of inode: Inode) throws(Errno) -> ZoneID {
         inode.kind == .directory ? try handle(inode).zone : inode.zone

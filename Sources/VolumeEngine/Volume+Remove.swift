@@ -116,6 +116,9 @@ extension Volume {
                 let holding = try? holding(left), holding != .entries
             {
                 discard(name, in: directory, left, holding)
+            } else {
+                // A header or a link that a sweep was about to put in its place.
+                try? Lower.unlink(directory, name)
             }
         }
         for name in names where name.hasPrefix(ReservedName.longName) { try? Lower.unlink(directory, name) }

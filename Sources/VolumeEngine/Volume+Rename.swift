@@ -35,6 +35,7 @@ extension Volume {
                 if error != .exists { handle.removeSidecar(lower) }
                 throw error
             }
+            moves.note(inode.key, in: table)
             return try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
         }
     }
@@ -111,6 +112,7 @@ private struct Renaming {
     }
 
     private func relocate(_ info: stat, _ parent: Inode, _ name: LowerName) {
+        volume.moves.note(InodeKey(info), in: volume.table)
         guard let inode = volume.table.find(InodeKey(info)) else { return }
         volume.relocate(inode, to: parent, name.text)
         volume.table.release(inode)

@@ -50,6 +50,7 @@ extension Volume {
             let keep = timespec(tv_sec: 0, tv_nsec: Int(UTIME_OMIT_VALUE))
             try Lower.changeTimes(
                 node.descriptor, access: changes.accessTime ?? keep, modification: changes.modificationTime ?? keep)
+            if let content = inode.state.withLock({ $0.content }) { try content.noteTimes() }
         }
     }
 

@@ -46,13 +46,21 @@ extension Volume {
         return String(decoding: id, as: UTF8.self)
     }
 
-    /// readlink(2).
-    package func readLink(_ inode: Inode) throws(Errno) -> [UInt8] {
+    private func sealedTarget(_ inode: Inode) throws(Errno) -> SealedBlob {
         let text = try wholeLinkText(inode)
         let parsed = Base64URL.decode(text).flatMap { bytes in
             bytes.withUnsafeBytes { try? SealedBlob(parsing: $0) }
         }
         guard let blob = parsed else { throw damaged(.linkTarget, inode.number, "malformed") }
+        return blob
+    }
+
+    /// The metadata key that seals a link's target.
+    func linkKeyVersion(_ inode: Inode) throws(Errno) -> KeyVersion { try sealedTarget(inode).keyVersion }
+
+    /// readlink(2).
+    package func readLink(_ inode: Inode) throws(Errno) -> [UInt8] {
+        let blob = try sealedTarget(inode)
         guard let metadata = try keys(inode.zone).metadata(blob.keyVersion) else {
             throw damaged(.linkTarget, inode.number, "unknown key version")
         }

@@ -58,6 +58,16 @@ extension Volume {
         if Self.isClear(name) { return try Lower.setAttribute(path: node.procPath, name, value, flags: flags) }
         guard Self.isSealable(name) else { throw .notSupported }
         guard name.utf8.count <= XattrPlaintext.maximumName else { throw .range }
+        try keyUse.reading { () throws(Errno) in
+            try attributeGate(inode).lock.withLock { (_) throws(Errno) in
+                try setSealedAttribute(inode, node, name, value, flags: flags)
+            }
+        }
+    }
+
+    private func setSealedAttribute(
+        _ inode: Inode, _ node: Descriptor, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
+    ) throws(Errno) {
         try withAttributeKeys(inode) { (keys) throws(Errno) in
             guard let key = keys.first else { throw .io }
             let plaintext = XattrPlaintext(name: Array(name.utf8), value: Array(value)).encoded
@@ -85,7 +95,9 @@ extension Volume {
                 do throws(Errno) {
                     let blob = try Lower.getAttribute(path: node.procPath, name)
                     let plaintext = try openAttribute(blob, keys, inode, nil)
-                    names.append(String(decoding: plaintext.name, as: UTF8.self))
+                    // A crash may leave one under an old key beside the same under the new one.
+                    let plain = String(decoding: plaintext.name, as: UTF8.self)
+                    if !names.contains(plain) { names.append(plain) }
                 } catch {
                     guard error == .noData else { throw error }
                 }
@@ -100,6 +112,10 @@ extension Volume {
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if Self.isClear(name) { return try Lower.removeAttribute(path: node.procPath, name) }
         guard Self.isSealable(name) else { throw .notSupported }
+        try attributeGate(inode).lock.withLock { (_) throws(Errno) in try removeSealedAttribute(inode, node, name) }
+    }
+
+    private func removeSealedAttribute(_ inode: Inode, _ node: Descriptor, _ name: String) throws(Errno) {
         try withAttributeKeys(inode) { (keys) throws(Errno) in
             var removed = false
             for key in keys {
@@ -112,6 +128,53 @@ extension Volume {
             }
             if !removed { throw .noData }
         }
+    }
+
+    /// Seals an object's attributes by its current key, where they are under an older one. Returns how many were.
+    func resealAttributes(_ inode: Inode) throws(Errno) -> Int {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        let sealed = try Lower.listAttributes(path: node.procPath).filter(isOurs)
+        guard !sealed.isEmpty else { return 0 }
+        return try attributeGate(inode).lock.withLock { (_) throws(Errno) in
+            var stale: [XattrPlaintext] = []
+            try withAttributeKeys(inode) { (keys) throws(Errno) in
+                for name in sealed.map({ String(decoding: $0, as: UTF8.self) }) {
+                    do throws(Errno) {
+                        let bytes = try Lower.getAttribute(path: node.procPath, name)
+                        let version = bytes.withUnsafeBytes { try? SealedBlob(parsing: $0).keyVersion }
+                        if version != keys.first?.version { stale.append(try openAttribute(bytes, keys, inode, nil)) }
+                    } catch { guard error == .noData else { throw error } }
+                }
+            }
+            for attribute in stale {
+                let name = String(decoding: attribute.name, as: UTF8.self)
+                try attribute.value.withUnsafeBufferPointer { (value) throws(Errno) in
+                    try setSealedAttribute(inode, node, name, UnsafeRawBufferPointer(value), flags: 0)
+                }
+            }
+            return stale.count
+        }
+    }
+
+    /// Gives a lower link an attribute, sealed by the newest metadata key.
+    func setMetadataAttribute(
+        _ node: Descriptor, zone: ZoneID, _ name: String, _ value: UnsafeRawBufferPointer
+    ) throws(Errno) {
+        guard let metadata = try storingKeys(zone).currentMetadata else { throw .io }
+        let key = AttributeKey(owner: .other(metadata))
+        let plaintext = XattrPlaintext(name: Array(name.utf8), value: Array(value)).encoded
+        let blob = try plaintext.withUnsafeBufferPointer { (plaintext) throws(Errno) in
+            try seal(UnsafeRawBufferPointer(plaintext), with: key)
+        }
+        let lowerName = try key.lowerName(name)
+        try blob.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
+            try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: 0)
+        }
+    }
+
+    /// True when an object has attributes of ours.
+    func hasSealedAttributes(_ descriptor: Descriptor) throws(Errno) -> Bool {
+        try Lower.listAttributes(path: descriptor.procPath).contains(where: isOurs)
     }
 
     private func isOurs(_ lowerName: [UInt8]) -> Bool {
@@ -160,8 +223,8 @@ extension Volume {
         case .directory:
             return try body([AttributeKey(owner: .directory(try handle(inode)))])
         case .symbolicLink, .special:
-            guard let metadata = try keys(inode.zone).currentMetadata else { throw .io }
-            return try body([AttributeKey(owner: .other(metadata))])
+            let metadata = try keys(inode.zone).allMetadata
+            return try body(metadata.map { AttributeKey(owner: .other($0)) })
         }
     }
 }

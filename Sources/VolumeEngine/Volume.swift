@@ -42,7 +42,12 @@ package final class Volume: Sendable {
     package let rootInode: Inode
     /// Descriptors kept, in the life of this mount, of files that lost a name and have others.
     let keptPins = Atomic<Int>(0)
+    /// What changes places while a sweep walks the tree.
+    let moves = MoveLog()
+    /// Shared by those who seal something outside a file's gate and store it; a change of keys waits for them. Outermost.
+    let keyUse = RWLock()
     private let gates: [Gate]
+    private let attributeGates: [Gate] = (0..<64).map { _ in Gate() }
     private let onDamage: @Sendable (Damage) -> Void
     /// Set when something could not be stored as it should: the unmount does not claim to be clean then.
     private let dirty = Atomic<Bool>(false)
@@ -101,7 +106,18 @@ package final class Volume: Sendable {
     /// The keys of a zone for storing what was accepted before: also while it drains.
     func storingKeys(_ id: ZoneID) throws(Errno) -> ZoneKeys { try zone(id).storingKeys() }
 
-    func gate(_ inode: Inode) -> Gate { gates[Int(truncatingIfNeeded: inode.number & 255)] }
+    /// Keeps an attribute from being changed while a sweep seals it anew. Taken after `keyUse`, before a file's gate.
+    func attributeGate(_ inode: Inode) -> Gate { attributeGates[Int(truncatingIfNeeded: inode.number & 63)] }
+
+    func gate(_ inode: Inode) -> Gate { gate(number: inode.number) }
+
+    func gate(number: UInt64) -> Gate { gates[Int(truncatingIfNeeded: number & 255)] }
+
+    /// Returns when nobody is about to store what was wrapped or sealed under keys that he got before the call.
+    func waitForKeyUsers() {
+        keyUse.writing {}
+        for gate in gates { gate.lock.withLock { _ in } }
+    }
 
     /// Tells the observer, and gives the error for the program.
     func damaged(_ object: Damage.Object, _ inode: UInt64, page: UInt64? = nil, _ reason: String) -> Errno {

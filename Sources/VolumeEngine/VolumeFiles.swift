@@ -22,6 +22,14 @@ package enum VolumeError: Error, Sendable, Equatable {
     case missing(String)
     /// The volume has as many zones as it may.
     case tooManyZones
+    /// A key version still protects so many objects; the paths are the first ones'.
+    case stillProtects(KeyVersion, count: UInt64, paths: [String])
+    /// No version key guards this KEK version: old copies of the keyring open it under the CMK, whatever happens to this one.
+    case unguarded(KeyVersion)
+    /// A KEK version that was destroyed still opens, or it could not be shown that it does not.
+    case notDestroyed(KeyVersion)
+    /// Some objects could not be done; the texts name the first ones.
+    case incomplete(failed: UInt64, [String])
     case cipher
 }
 

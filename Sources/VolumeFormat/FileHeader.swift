@@ -132,4 +132,6 @@ package struct FeatureFlags: OptionSet, Sendable, Equatable {
         /// What the description of each volume must have.
         package static let ofEachVolume: FeatureFlags = []
     #endif
+    /// In a keyring: work is pending, and listed (FORMAT §6).
+    package static let pendingWork = FeatureFlags(rawValue: 1 << 0)
 }

@@ -8,6 +8,8 @@ package enum WrapAlgorithm: UInt8, Sendable, CaseIterable {
     case rsaOAEPSHA1 = 3
     /// AES-CBC inside the token, then the same HMAC. Blob: IV 16 | ciphertext | MAC 32.
     case aesCBCHMAC = 4
+    /// Two halves whose exclusive-or is the KEK: one under the CMK, one under a version key beside it (`SplitWrap`).
+    case split = 5
 }
 
 /// One CMK's wrap of one KEK (or of one share of it).

@@ -1,14 +1,13 @@
 extension ZoneKeyring {
-    private static let maximumCMKs = 16
     private static let maximumURI = 4096
-    private static let maximumKeys = 4096
+    private static let maximumKeys = maximumKEKs
 
     /// All but the MACs.
     package var authenticatedBytes: [UInt8] {
         var writer = ByteWriter()
         writer.append(contentsOf: Self.magic)
         writer.append(Self.formatVersion)
-        writer.append(features.rawValue)
+        writer.append(features.union(pending.isEmpty ? [] : .pendingWork).rawValue)
         writer.append(volume)
         writer.append(zone.rawValue)
         writer.append(generation)
@@ -37,6 +36,7 @@ extension ZoneKeyring {
             writer.append(key.created)
             writer.append(contentsOf: key.wrapped.bytes)
         }
+        if !pending.isEmpty { PendingWork.encode(pending, into: &writer) }
         return writer.bytes
     }
 
@@ -67,6 +67,7 @@ extension ZoneKeyring {
             throw FormatError(.unknownVersion, Self.object)
         }
         features = FeatureFlags(rawValue: try reader.read())
+        let hasPending = features.remove(.pendingWork) != nil
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()
         zone = ZoneID(rawValue: try reader.read())
@@ -93,6 +94,7 @@ extension ZoneKeyring {
                     kekVersion: KeyVersion(rawValue: try reader.read()),
                     created: try reader.read(), wrapped: try WrappedKey(from: &reader)))
         }
+        if hasPending { pending = try PendingWork.decode(from: &reader, of: Self.object) }
         macs = []
         for _ in 0..<(try Self.count(UInt16.self, 1...Self.maximumKeys, &reader)) {
             macs.append(MAC(kekVersion: KeyVersion(rawValue: try reader.read()), code: try reader.readBytes(32)))

@@ -5,6 +5,10 @@ package struct ZoneKeyring: Equatable, Sendable {
     package static let formatVersion: UInt16 = 1
     /// Longest keyring that is read.
     package static let maximumEncodedSize = 4 << 20
+    /// Most KEKs, and most metadata keys.
+    package static let maximumKEKs = 4096
+    /// Most CMKs, former ones included.
+    package static let maximumCMKs = 16
     static let object: StaticString = "zone keyring"
 
     /// Which of a zone's CMKs it takes to open it.
@@ -24,6 +28,9 @@ package struct ZoneKeyring: Equatable, Sendable {
             self.uri = uri
             self.history = history
         }
+        package var state: KeyState { history.last?.state ?? .preActivation }
+        /// It wraps KEKs; a CMK that was rotated away does not.
+        package var isInUse: Bool { state == .active || state == .suspended }
     }
 
     /// One wrap of a KEK version, by the CMK at `cmk` in `cmks`.
@@ -83,6 +90,8 @@ package struct ZoneKeyring: Equatable, Sendable {
     package var cmks: [CMK]
     package var keks: [KEK]
     package var metadataKeys: [MetadataKey]
+    /// What is still to be done in this zone; at most `PendingWork.maximumCount`.
+    package var pending: [PendingWork] = []
     package var macs: [MAC] = []
 
     package init(

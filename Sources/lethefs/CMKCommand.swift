@@ -9,7 +9,7 @@ import VolumeFormat
 struct CMKCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cmk", abstract: "Customer master keys.",
-        subcommands: [Show.self, Disable.self, Enable.self, Destroy.self])
+        subcommands: [Show.self, Disable.self, Enable.self, Rotate.self, Destroy.self])
 
     struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(

@@ -106,12 +106,17 @@ struct Daemon {
         let control = DaemonControl(services)
         services.keepers.start()
         control.start(log)
+        if !request.readOnly {
+            let rotation = services.rotation
+            ControlPlane.Thread.detach { rotation.keep() }
+        }
         let housekeeping = Housekeeping(mount.volume)
         housekeeping.start()
         defer { housekeeping.stop() }
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
         guardian.finish()
+        services.sweeps.end()
         services.keepers.stop()
         // The programs are gone; what they left open is brought up to date before the volume is called clean.
         mount.volume.settleAll()

@@ -12,7 +12,9 @@ final class DaemonControl: Sendable {
     /// Each family of verbs adds its own in a file of its own.
     private static let handlers: [ControlVerb: Handler] = {
         var all: [ControlVerb: Handler] = [.status: { services, _ in services.status() }]
-        for family in [auditHandlers, checkHandlers, cmkHandlers, zoneHandlers] { all.merge(family) { $1 } }
+        for family in [auditHandlers, checkHandlers, cmkHandlers, zoneHandlers, DaemonServices.rotationVerbs] {
+            all.merge(family) { $1 }
+        }
         return all
     }()
 

@@ -21,6 +21,7 @@ final class DaemonServices: Sendable {
     let startedAt = Date.now
     let guardian: Guardian
     let keepers: ZoneKeepers
+    let sweeps = Sweeps()
     /// One administrative change at a time: held over calls to the CMK's owner, and by nothing that programs wait for. Outermost.
     let administration = Mutex<Void>(())
     /// Of the online check that is running, if one is. A leaf lock.

@@ -40,6 +40,30 @@ extension Failure {
                 .notAuthentic, "\(lower)/.lethefs/\(file) is missing",
                 meaning: "The volume cannot be opened without it; the files themselves are untouched.",
                 remedy: "restore .lethefs from a backup of this volume")
+        case .stillProtects(let version, let count, let paths):
+            self.init(
+                .stillNeeded, "KEK v\(version.rawValue) still protects \(count) files and directories of \(lower)",
+                meaning: "It stays as it is. The first ones:\n    " + paths.joined(separator: "\n    "),
+                remedy: "lethefs kek rotate \(lower)  wraps them by the newest version; then retire this one")
+        case .unguarded(let version):
+            self.init(
+                .invalid, "KEK v\(version.rawValue) of \(lower) was wrapped without a version key",
+                meaning:
+                    "Old copies of the keyring would open it under the CMK, so that shredding would prove nothing. Nothing was deleted.",
+                remedy:
+                    "use a token that generates AES keys for a new volume; or rotate the CMK, and destroy the old one in its token"
+            )
+        case .notDestroyed(let version):
+            self.init(
+                .rootFailed, "KEK v\(version.rawValue) is destroyed in the keyring, but a trial did not show it",
+                meaning: "An old copy of the keyring may still open it.",
+                remedy: "when the token answers again:  lethefs shred --finish \(lower)")
+        case .incomplete(let failed, let texts):
+            self.init(
+                .unfinished, "\(failed) objects of \(lower) could not be done",
+                meaning: "Everything else was; old keys stay, so nothing is lost. The first ones:\n    "
+                    + texts.joined(separator: "\n    "),
+                remedy: "lethefs check  names what is damaged; then repeat the command")
         case .tooManyZones:
             self.init(.invalid, "the volume has as many zones as it may", meaning: "Nothing was changed.")
         case .lower(let errno, let doing):
@@ -110,6 +134,14 @@ extension Failure {
             self.init(
                 .keyNotFound, "the keyring of \(lower) holds no key that may still decrypt",
                 meaning: "All its KEKs are destroyed: the data cannot be read any more.")
+        case .inUse:
+            self.init(
+                .invalid, "this KEK version is active, destroyed already, or unknown",
+                remedy: "lethefs status \(lower)  lists the versions; lethefs kek rotate  makes a new active one")
+        case .full:
+            self.init(
+                .invalid, "the keyring of \(lower) has no room for another key",
+                remedy: "lethefs coverage \(lower)  says which versions can be retired")
         case .cipher: self.init(.internalError, "OpenSSL failed while the keyring was opened")
         }
     }
@@ -133,6 +165,12 @@ extension Failure {
                 .keyNotFound, "the token holds no such CMK\(at)",
                 meaning: "If it was destroyed, the data is gone for good; if it lives elsewhere, it is intact.",
                 remedy: "correct --root, or restore the CMK from the HSM's own backup")
+        case .versionDestroyed:
+            self.init(
+                .keyNotFound, "the token's version key of this KEK version is destroyed\(at)",
+                meaning:
+                    "This copy of the keyring is older than a retirement or a shredding, and opens nothing any more.",
+                remedy: "use the volume as it is now, not an old copy of it")
         case .keyAmbiguous:
             self.init(.keyNotFound, "several keys match\(at)", meaning: kept, remedy: "add id= to the URI")
         case .pinIncorrect:

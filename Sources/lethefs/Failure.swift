@@ -23,6 +23,8 @@ struct Failure: Error, Codable, Equatable {
         case mountFailed = 30
         case notMounted = 31
         case storage = 40
+        case stillNeeded = 41
+        case unfinished = 42
         case invalid = 64
         case internalError = 70
     }

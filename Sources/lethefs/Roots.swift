@@ -41,9 +41,13 @@ struct Roots: Sendable {
 
     /// Finds the CMK that a keyring names, among the URIs that the operator or this host vouches for.
     func resolve(_ named: String) throws(RootError) -> any CustomerMasterKey {
-        guard let match = trusted.first(where: { Self.means($0, named) }) ?? (trusted.count == 1 ? trusted.first : nil)
-        else { throw RootError(.keyNotFound, "none of the given roots is this CMK") }
+        guard let match = match(named) else { throw RootError(.keyNotFound, "none of the given roots is this CMK") }
         return try Self.open(match)
+    }
+
+    /// The trusted URI that a keyring means.
+    func match(_ named: String) -> String? {
+        trusted.first { Self.means($0, named) } ?? (trusted.count == 1 ? trusted.first : nil)
     }
 
     /// True when both URIs name the same key: module path and PIN may differ from host to host.

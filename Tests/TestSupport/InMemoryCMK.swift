@@ -11,9 +11,20 @@ package final class InMemoryCMK: CustomerMasterKey {
     private let pool: AEADPool
     private let refusal = Mutex<RootError.Code?>(nil)
     private let calls = Atomic<Int>(0)
+    /// Version keys by label and id; tests that forbid them get plain wraps.
+    private let versionKeys = Mutex<[String: [[UInt8]: VersionKey]]>([:])
+    private let makesVersionKeys: Bool
 
-    package init(_ uri: String = "test:cmk", keyBytes: [UInt8]? = nil) throws(CipherError) {
+    private final class VersionKey: Sendable {
+        let key: AEADKey
+        init() throws(CipherError) { key = AEADKey(try RandomBytes.key()) }
+    }
+
+    package init(_ uri: String = "test:cmk", keyBytes: [UInt8]? = nil, makesVersionKeys: Bool = true)
+        throws(CipherError)
+    {
         self.uri = uri
+        self.makesVersionKeys = makesVersionKeys
         if let keyBytes {
             key = AEADKey(SecretKey(bytes: keyBytes))
         } else {
@@ -41,6 +52,36 @@ package final class InMemoryCMK: CustomerMasterKey {
 
     package func wrap(_ kek: borrowing SecretKey, context: KEKContext) throws(RootError) -> RootWrap {
         try check()
+        return try seal(kek, under: key, context)
+    }
+
+    package func wrapVersion(_ kek: borrowing SecretKey, context: KEKContext) throws(RootError) -> RootWrap {
+        guard makesVersionKeys else { return try wrap(kek, context: context) }
+        try check()
+        do {
+            let second = try RandomBytes.key()
+            let made = try VersionKey()
+            let id = Array(try RandomBytes.key().array().prefix(SplitWrap.idSize))
+            versionKeys.withLock { $0[context.versionKeyLabel, default: [:]][id] = made }
+            return SplitWrap(
+                id: id, root: try seal(kek.exclusiveOr(second), under: key, context.rootHalf),
+                version: try seal(second, under: made.key, context.versionHalf)
+            ).wrap
+        } catch { throw RootError(.failed, "test") }
+    }
+
+    package func destroyVersionKeys(_ context: KEKContext, except kept: [[UInt8]]) throws(RootError) -> Int {
+        try check()
+        return versionKeys.withLock { keys in
+            let all = keys[context.versionKeyLabel] ?? [:]
+            keys[context.versionKeyLabel] = all.filter { kept.contains($0.key) }
+            return all.count { !kept.contains($0.key) }
+        }
+    }
+
+    private func seal(
+        _ kek: borrowing SecretKey, under key: borrowing AEADKey, _ context: KEKContext
+    ) throws(RootError) -> RootWrap {
         do {
             let iv = Array(try RandomBytes.key().array().prefix(AEADContext.ivSize))
             let plain = kek.array()
@@ -54,6 +95,18 @@ package final class InMemoryCMK: CustomerMasterKey {
     package func unwrap(_ wrap: RootWrap, context: KEKContext) throws(RootError) -> SecretKey {
         calls.add(1, ordering: .relaxed)
         try check()
+        guard wrap.algorithm == .split else { return try open(wrap, under: key, context) }
+        guard let split = try? SplitWrap(parsing: wrap) else { throw RootError(.notAuthentic, "test") }
+        let first = try open(split.root, under: key, context.rootHalf)
+        guard let version = versionKeys.withLock({ $0[context.versionKeyLabel]?[split.id] }) else {
+            throw RootError(.versionDestroyed, "test")
+        }
+        return first.exclusiveOr(try open(split.version, under: version.key, context.versionHalf))
+    }
+
+    private func open(
+        _ wrap: RootWrap, under key: borrowing AEADKey, _ context: KEKContext
+    ) throws(RootError) -> SecretKey {
         guard wrap.algorithm == .aesGCM, wrap.blob.count == 60 else { throw RootError(.notAuthentic, "test") }
         let (iv, ciphertext, tag) = (Array(wrap.blob[..<12]), Array(wrap.blob[12..<44]), Array(wrap.blob[44...]))
         let opened = try? pool.withContext(for: key) { cipher in

@@ -1,0 +1,209 @@
+import Ciphers
+import Secrets
+import VolumeFormat
+
+/// Changes to a keyring: new KEK versions, new CMKs, states. Nothing here stores or seals: whoever owns the keyring does, once a
+/// change is whole (and a change that fails half way is thrown away with its copy of the keyring).
+///
+/// Calls CMK owners: no caller holds a lock that a data path takes.
+package struct KeyringEditing: Sendable {
+    private let resolve: KeyringUnlocking.Resolver
+
+    package init(resolve: @escaping KeyringUnlocking.Resolver) { self.resolve = resolve }
+
+    /// A new KEK version, active from now on, under the CMKs in use. The versions before it go to `old` (deactivated or
+    /// compromised) if they were active; the metadata keys are wrapped by the new one.
+    package func addKEK(
+        to keyring: inout ZoneKeyring, _ keys: ZoneKeys, old: KeyState = .deactivated, now: UInt64
+    ) throws(KeyringError) -> ZoneKeys {
+        precondition(old == .deactivated || old == .compromised)
+        guard let newest = keyring.keks.map(\.version).max(), newest.rawValue < UInt32.max,
+            keyring.keks.count < ZoneKeyring.maximumKEKs
+        else { throw .full }
+        let version = KeyVersion(rawValue: newest.rawValue + 1)
+        let context = KEKContext(volume: keyring.volume, zone: keyring.zone, kekVersion: version)
+        let kek = try Self.newKey()
+        let unlocked: UnlockedKEK
+        do { unlocked = try UnlockedKEK(version: version, kek: kek, context: context) } catch { throw .cipher(error) }
+        let wraps = try wrap(kek, in: keyring, context: context)
+        for index in keyring.keks.indices where keyring.keks[index].state == .active {
+            Self.append(StateChange(old, at: now), to: &keyring.keks[index].history)
+        }
+        keyring.keks.append(.init(version: version, history: [StateChange(.active, at: now)], wraps: wraps))
+        try rewrapMetadata(&keyring, keys, under: unlocked)
+        return keys.replacing(keks: keys.keks + [unlocked], active: version)
+    }
+
+    /// Wraps every metadata key by `kek`, so that older versions can go.
+    private func rewrapMetadata(
+        _ keyring: inout ZoneKeyring, _ keys: ZoneKeys, under kek: UnlockedKEK
+    ) throws(KeyringError) {
+        for index in keyring.metadataKeys.indices {
+            let entry = keyring.metadataKeys[index]
+            // One whose KEK is gone serves nothing any more.
+            guard let holder = keys.kek(entry.kekVersion) else { continue }
+            do {
+                keyring.metadataKeys[index].wrapped = try kek.wrap(try holder.unwrap(entry.wrapped))
+            } catch { throw .notAuthentic }
+            keyring.metadataKeys[index].kekVersion = kek.version
+        }
+        keyring.metadataKeys.removeAll { $0.kekVersion != kek.version }
+    }
+
+    /// A new metadata key, for link targets and the attributes of what has no header. The older ones stay until nothing is
+    /// sealed by them.
+    package func addMetadataKey(
+        to keyring: inout ZoneKeyring, _ keys: ZoneKeys, now: UInt64
+    ) throws(KeyringError) -> ZoneKeys {
+        guard let newest = keyring.metadataKeys.map(\.version).max(), newest.rawValue < UInt32.max,
+            keyring.metadataKeys.count < ZoneKeyring.maximumKEKs
+        else { throw .full }
+        let version = KeyVersion(rawValue: newest.rawValue + 1)
+        do {
+            let key = try RandomBytes.key()
+            let kek = keys.activeKEK
+            keyring.metadataKeys.append(
+                .init(version: version, kekVersion: kek.version, created: now, wrapped: try kek.wrap(key)))
+            let metadata = try MetadataKeys(version: version, key: key, volume: keyring.volume)
+            return keys.replacing(metadataKeys: keys.metadataKeys + [metadata])
+        } catch { throw .cipher(error) }
+    }
+
+    /// Takes metadata keys older than the newest away. The caller knows that nothing is sealed by them.
+    package func dropOldMetadataKeys(from keyring: inout ZoneKeyring, _ keys: ZoneKeys) -> ZoneKeys {
+        guard let newest = keyring.metadataKeys.map(\.version).max() else { return keys }
+        keyring.metadataKeys.removeAll { $0.version != newest }
+        return keys.replacing(metadataKeys: keys.metadataKeys.filter { $0.version == newest })
+    }
+
+    /// Destroys a KEK version in the keyring: its wraps go, and with them the only way to it that the volume has. Of a version
+    /// that the CMK alone wrapped an empty wrap stays, which says that old copies of the keyring still open under that CMK.
+    package func destroyKEK(
+        _ version: KeyVersion, in keyring: inout ZoneKeyring, _ keys: ZoneKeys, now: UInt64
+    ) throws(KeyringError) -> ZoneKeys {
+        guard let index = keyring.keks.firstIndex(where: { $0.version == version }), version != keys.activeKEK.version,
+            keyring.keks[index].state != .active, keyring.keks[index].state != .destroyed
+        else { throw .inUse }
+        guard !keyring.metadataKeys.contains(where: { $0.kekVersion == version }) else { throw .inUse }
+        let plain = keyring.keks[index].wraps.filter { $0.wrap.algorithm != .split }
+        keyring.keks[index].wraps = plain.map { wrap in
+            var emptied = wrap
+            emptied.wrap.blob = []
+            return emptied
+        }
+        Self.append(StateChange(.destroyed, at: now), to: &keyring.keks[index].history)
+        return keys.replacing(keks: keys.keks.filter { $0.version != version }, active: keys.activeKEK.version)
+    }
+
+    /// Destroys the version keys of a KEK version beside all CMKs of a keyring, former ones included, but for those that the
+    /// keyring still uses. Returns how many it destroyed. A former CMK that is gone needs none of it.
+    package func destroyVersionKeys(_ version: KeyVersion, of keyring: ZoneKeyring) throws(KeyringError) -> Int {
+        let context = KEKContext(volume: keyring.volume, zone: keyring.zone, kekVersion: version)
+        let wraps = keyring.keks.first { $0.version == version }?.wraps ?? []
+        let kept = wraps.compactMap { try? SplitWrap(parsing: $0.wrap).id }
+        var destroyed = 0
+        for cmk in keyring.cmks {
+            do { destroyed += try resolve(cmk.uri).destroyVersionKeys(context, except: kept) } catch {
+                let isGone = error.code == .keyNotFound || error.code == .destroyed
+                guard isGone, !cmk.isInUse else { throw .root(error, uri: cmk.uri) }
+            }
+        }
+        return destroyed
+    }
+
+    /// Tries to open one KEK version with a keyring as it once was. Returns the refusal; `nil` when it opened.
+    package func trial(_ version: KeyVersion, with old: ZoneKeyring) -> KeyringError? {
+        guard let kek = old.keks.first(where: { $0.version == version }) else { return .noUsableKEK }
+        let context = KEKContext(volume: old.volume, zone: old.zone, kekVersion: version)
+        do throws(KeyringError) {
+            _ = try KEKSharing.unwrap(kek, of: old, context: context, resolve: resolve)
+            return nil
+        } catch { return error }
+    }
+
+    /// Wraps every KEK version that may decrypt under other CMKs. The CMKs in use until now stay in the list as deactivated.
+    ///
+    /// Every version gets version keys beside the new CMKs; the old ones are destroyed by `destroyVersionKeys`, once the new keyring
+    /// is stored.
+    package func replaceCMKs(
+        of keyring: inout ZoneKeyring, with cmks: [any CustomerMasterKey], now: UInt64
+    ) throws(KeyringError) {
+        precondition(!cmks.isEmpty)
+        let old = keyring
+        for index in keyring.cmks.indices where keyring.cmks[index].isInUse {
+            Self.append(StateChange(.deactivated, at: now), to: &keyring.cmks[index].history)
+        }
+        // The list is short: former CMKs give way, the oldest first.
+        while keyring.cmks.count + cmks.count > ZoneKeyring.maximumCMKs {
+            guard let oldest = keyring.cmks.firstIndex(where: { !$0.isInUse }) else { throw .full }
+            keyring.cmks.remove(at: oldest)
+        }
+        let first = keyring.cmks.count
+        keyring.cmks += cmks.map { ZoneKeyring.CMK(uri: $0.uri, history: [StateChange(.active, at: now)]) }
+        for index in keyring.keks.indices {
+            guard keyring.keks[index].state.mayDecrypt else {
+                // What is left of destroyed versions names CMKs by an index that holds no more.
+                for wrap in keyring.keks[index].wraps.indices { keyring.keks[index].wraps[wrap].cmk = 0 }
+                continue
+            }
+            let version = keyring.keks[index].version
+            let context = KEKContext(volume: keyring.volume, zone: keyring.zone, kekVersion: version)
+            let kek = try KEKSharing.unwrap(keyring.keks[index], of: old, context: context, resolve: resolve)
+            // A version that was never guarded stays so: old copies of the keyring are not, and this one goes on saying so.
+            let guarded = !keyring.keks[index].wraps.contains { $0.wrap.algorithm != .split }
+            keyring.keks[index].wraps = try share(
+                kek, policy: keyring.policy, cmks, first: first, context: context, guarded: guarded)
+        }
+    }
+
+    private func wrap(
+        _ kek: borrowing SecretKey, in keyring: ZoneKeyring, context: KEKContext
+    ) throws(KeyringError) -> [ZoneKeyring.Wrap] {
+        var inUse: [any CustomerMasterKey] = []
+        var indices: [UInt8] = []
+        for (index, cmk) in keyring.cmks.enumerated() where cmk.isInUse {
+            do { inUse.append(try resolve(cmk.uri)) } catch { throw .root(error, uri: cmk.uri) }
+            indices.append(UInt8(index))
+        }
+        guard !inUse.isEmpty else { throw .noUsableKEK }
+        var wraps = try share(kek, policy: keyring.policy, inUse, first: 0, context: context)
+        for index in wraps.indices { wraps[index].cmk = indices[Int(wraps[index].cmk)] }
+        return wraps
+    }
+
+    private func share(
+        _ kek: borrowing SecretKey, policy: ZoneKeyring.Policy, _ cmks: [any CustomerMasterKey], first: Int,
+        context: KEKContext, guarded: Bool = true
+    ) throws(KeyringError) -> [ZoneKeyring.Wrap] {
+        do {
+            return try KEKSharing.wrap(kek, policy: policy, cmks: cmks, context: context, guarded: guarded).map {
+                wrap in
+                var moved = wrap
+                moved.cmk += UInt8(first)
+                return moved
+            }
+        } catch let error as KeyringError {
+            throw error
+        } catch let error as CipherError {
+            throw .cipher(error)
+        } catch { throw .notAuthentic }
+    }
+
+    private static func newKey() throws(KeyringError) -> SecretKey {
+        do { return try RandomBytes.key() } catch { throw .cipher(error) }
+    }
+
+    /// A history is bounded: its first entry stays, the one after it goes.
+    private static func append(_ change: StateChange, to history: inout [StateChange]) {
+        if history.count >= StateChange.maximumCount { history.remove(at: 1) }
+        history.append(change)
+    }
+}
+
+extension ZoneKeyring {
+    /// The KEK versions, destroyed or not, that old copies of this keyring open with nothing but the CMK: no version key
+    /// guarded them.
+    package var unguardedKEKs: [KeyVersion] {
+        keks.filter { kek in kek.wraps.contains { $0.wrap.algorithm != .split } }.map(\.version)
+    }
+}

@@ -1,0 +1,170 @@
+import CLinux
+import KeyManagement
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// What each key version of a zone protects, counted from the headers themselves, each of them authenticated.
+package struct Coverage: Sendable, Equatable {
+    package struct Count: Sendable, Equatable {
+        package var files: UInt64 = 0
+        package var directories: UInt64 = 0
+        /// Plaintext bytes of the files.
+        package var bytes: UInt64 = 0
+        /// Plaintext paths of the first ten objects.
+        package var paths: [String] = []
+        package var objects: UInt64 { files + directories }
+        package init() {}
+    }
+
+    /// By version of the KEK that wraps a DEK. A file with several DEKs counts under each KEK that it needs.
+    package var keks: [KeyVersion: Count] = [:]
+    /// By number of the current DEK within its file or directory: 1 is the first that it ever had.
+    package var deks: [KeyVersion: Count] = [:]
+    /// By version of the zone's metadata key: link targets, and attributes of links and special files.
+    package var metadata: [KeyVersion: UInt64] = [:]
+    /// Files that hold more than one DEK: their re-encryption is under way.
+    package var mixed: UInt64 = 0
+    /// Files that have lost their last name and are still open; they are among the others.
+    package var unlinked: UInt64 = 0
+    /// Files that were made just now and hold nothing yet.
+    package var unwritten: UInt64 = 0
+    /// The oldest current DEK of a file, in seconds since 1970; 0 if there is none.
+    package var oldestDEK: UInt64 = 0
+    /// Objects whose header or seal could not be read: what protects them is not known.
+    package var failed: UInt64 = 0
+    package var failures: [String] = []
+
+    static let keptPaths = 10
+    package init() {}
+}
+
+final class CoverageSweep: SweepVisitor {
+    private let volume: Volume
+    private let zone: ZoneID
+    private let control: SweepControl
+    // Leaf locks.
+    private let coverage = Mutex(Coverage())
+    /// Files with several names, so that each counts once.
+    private let seen = Mutex<Set<InodeKey>>([])
+
+    init(_ volume: Volume, _ zone: ZoneID, _ control: SweepControl) {
+        self.volume = volume
+        self.zone = zone
+        self.control = control
+    }
+
+    var result: Coverage {
+        var result = coverage.withLock { $0 }
+        let progress = control.progress
+        result.failed = progress.failed
+        result.failures = control.failures
+        return result
+    }
+
+    func wants(_ zone: ZoneID) -> Bool { zone == self.zone }
+    func finish(thread: Int) {}
+
+    func visit(_ directory: SweepDirectory) throws(Errno) {
+        count(directory.header.slots, size: nil) { directory.path() }
+        control.count { $0.directories += 1 }
+    }
+
+    func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
+        var unused = 0
+        guard control.pace(bytes: 0, lastUses: &unused) else { return }
+        let descriptor = try volume.openToRead(entry)
+        let info = try Lower.stat(descriptor)
+        guard info.st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
+        if info.st_nlink > 1, !seen.withLock({ $0.insert(InodeKey(info)).inserted }) { return }
+        control.count {
+            $0.files += 1
+            $0.bytes += Volume.plainSize(info)
+        }
+        // A header on its way is not read in two halves.
+        let header = try volume.gate(number: UInt64(info.st_ino)).lock.withLock { (_) throws(Errno) -> FileHeader? in
+            guard try Lower.stat(descriptor).st_size > 0 else { return nil }
+            return try volume.readHeader(zone, UInt64(info.st_ino), descriptor)?.0
+        }
+        if let header {
+            count(header.slots, size: Volume.plainSize(info)) { entry.path }
+        } else {
+            coverage.withLock { $0.unwritten += 1 }
+        }
+    }
+
+    func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {
+        control.count { $0.links += 1 }
+        let inode = try entry.inode(volume)
+        defer { volume.table.release(inode) }
+        let versions = try volume.metadataVersions(inode, isLink: isLink)
+        coverage.withLock { coverage in for version in versions { coverage.metadata[version, default: 0] += 1 } }
+    }
+
+    /// Files that no walk finds: without a name, or without a header yet.
+    func countUnlinked() {
+        for inode in volume.table.retainAll() {
+            defer { volume.table.release(inode) }
+            guard inode.zone == zone, let content = inode.state.withLock({ $0.content }),
+                let info = try? content.lowerAttributes()
+            else { continue }
+            let (slots, stage) = content.lock.reading { (content.header.slots, content.stage) }
+            if info.st_nlink == 0 {
+                count(slots, size: content.size) { "(open, without a name: lower inode \(inode.number))" }
+                coverage.withLock { $0.unlinked += 1 }
+            } else if stage == .unwritten {
+                count(slots, size: 0) { "(open, not stored yet: lower inode \(inode.number))" }
+            }
+        }
+    }
+
+    private func count(_ slots: [DEKSlot], size: UInt64?, _ path: () -> String) {
+        guard let current = slots.first(where: { $0.state == .current }) else { return }
+        coverage.withLock { coverage in
+            func add(_ count: inout Coverage.Count) {
+                if let size {
+                    count.files += 1
+                    count.bytes += size
+                } else {
+                    count.directories += 1
+                }
+            }
+            for version in Set(slots.map(\.kekVersion)) {
+                add(&coverage.keks[version, default: .init()])
+                if coverage.keks[version, default: .init()].paths.count < Coverage.keptPaths {
+                    coverage.keks[version, default: .init()].paths.append(path())
+                }
+            }
+            add(&coverage.deks[current.version, default: .init()])
+            guard size != nil else { return }
+            if slots.count > 1 { coverage.mixed += 1 }
+            if coverage.oldestDEK == 0 || current.created < coverage.oldestDEK { coverage.oldestDEK = current.created }
+        }
+    }
+}
+
+extension Volume {
+    /// Opens a lower file to read its header, whatever its mode.
+    func openToRead(_ entry: SweepEntry) throws(Errno) -> Descriptor {
+        do { return try entry.open(self, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY) } catch {
+            guard error == .access, !isPrivileged else { throw error }
+            return try openForSweep(entry)
+        }
+    }
+
+    /// Versions of the metadata keys that seal a link's target, and the attributes of a link or special file.
+    func metadataVersions(_ inode: Inode, isLink: Bool) throws(Errno) -> Set<KeyVersion> {
+        var versions: Set<KeyVersion> = []
+        if isLink { versions.insert(try linkKeyVersion(inode)) }
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        for name in try Lower.listAttributes(path: node.procPath).map({ String(decoding: $0, as: UTF8.self) })
+        where name.hasPrefix(AttributeKey.trustedPrefix) {
+            let bytes = try Lower.getAttribute(path: node.procPath, name)
+            guard let blob = bytes.withUnsafeBytes({ try? SealedBlob(parsing: $0) }) else {
+                throw damaged(.attribute, inode.number, "malformed")
+            }
+            versions.insert(blob.keyVersion)
+        }
+        return versions
+    }
+}

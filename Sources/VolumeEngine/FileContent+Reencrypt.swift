@@ -1,0 +1,329 @@
+import CLinux
+import Ciphers
+import Storage
+import VolumeFormat
+
+/// Re-encryption of one file, in place, while programs use it (FORMAT §10):
+///
+/// 1. `prepareReencryption` stores a second slot, which is made durable before anything is sealed by its DEK;
+/// 2. `beginReencryption` makes it current: all that programs write is sealed by it from here on;
+/// 3. `resealPages` goes over the pages; each tells by its own leader whether it is done;
+/// 4. all that is made durable, and `endReencryption` lets the old slots go.
+///
+/// After a crash anywhere the slots and the pages tell what is left. A file of one page needs none of it: header and page go in one
+/// write.
+extension FileContent {
+    enum Preparation: Equatable {
+        case nothing
+        /// All is done, in one write or none.
+        case done
+        /// A slot was stored; once it is durable its DEK may be used.
+        case stored(KeyVersion)
+        /// Nothing was stored: the current DEK is new enough, and old ones are still there.
+        case underway(KeyVersion)
+        /// Four slots: the pages first have to be brought to the current DEK.
+        case full(KeyVersion)
+    }
+
+    /// Step 1. Every DEK made at `cutoff` (seconds since 1970) or before is due.
+    func prepareReencryption(cutoff: UInt64) throws(Errno) -> Preparation {
+        try ensureKeys()
+        let hasAttributes = try volume.hasSealedAttributes(lock.reading { descriptor })
+        return try lock.writing { () throws(Errno) in
+            guard isWritable else { throw .access }
+            try requireKeys()
+            let slot = header.slots[header.currentIndex]
+            guard slot.created <= cutoff else {
+                return header.slots.count > 1 ? .underway(slot.version) : .nothing
+            }
+            if stage == .unwritten {
+                (header.slots, keys) = try freshSlot(cutoff).list
+                return .done
+            }
+            if !hasAttributes, size <= UInt64(Geometry.firstPayload), stage != .doubtful, !tailIsDoubtful {
+                try reencryptFirstPage(cutoff)
+                return .done
+            }
+            if let prepared = header.slots.first(where: { $0.created > cutoff && $0.version > slot.version }) {
+                return .stored(prepared.version)
+            }
+            guard header.slots.count < DEKSlot.maximumCount else { return .full(slot.version) }
+            let previous = (header, keys)
+            let fresh = try freshSlot(cutoff)
+            header.slots.append(fresh.slot)
+            header.slots[header.slots.count - 1].state = .retiring
+            keys.append(fresh.keys)
+            do throws(Errno) { try storeAsItIs() } catch {
+                (header, keys) = previous
+                throw error
+            }
+            return .stored(fresh.slot.version)
+        }
+    }
+
+    private struct Fresh {
+        let slot: DEKSlot
+        let keys: FileKeys
+        var list: ([DEKSlot], [FileKeys]) { ([slot], [keys]) }
+    }
+
+    private func freshSlot(_ cutoff: UInt64) throws(Errno) -> Fresh {
+        guard let newest = header.slots.map(\.version).max(), newest.rawValue < PageLeader.maximumVersion else {
+            throw .io
+        }
+        let version = KeyVersion(rawValue: newest.rawValue + 1)
+        do {
+            // Never made before the moment that it is to be newer than, whatever the clock says.
+            let (slot, dek) = try volume.storingKeys(inode.zone)
+                .makeSlot(version: version, now: max(Volume.now, cutoff + 1))
+            return Fresh(slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file))
+        } catch { throw error as? Errno ?? .io }
+    }
+
+    /// Stores the header without a change of what it says of size and state. The caller holds `lock`.
+    private func storeAsItIs() throws(Errno) {
+        header.generation += 1
+        try storeHeader()
+        if stage == .stale, header.state == .open { stage = .open }
+    }
+
+    /// A file of one page, or none: header and page are replaced by one write.
+    private func reencryptFirstPage(_ cutoff: UInt64) throws(Errno) {
+        let buffer = volume.buffers.takeForSweep()
+        defer { volume.buffers.give(buffer) }
+        buffer.willUse(pages: 1)
+        let fresh = try freshSlot(cutoff)
+        var length = Geometry.headerSize
+        var old = [UInt8](repeating: 0, count: Geometry.pageSize)
+        let got = try old.withUnsafeMutableBufferPointer { (bytes) throws(Errno) in
+            guard let start = bytes.baseAddress else { return 0 }
+            return try Lower.read(descriptor, into: start, count: Geometry.pageSize, at: 0)
+        }
+        let leader = old.withUnsafeBytes { bytes in
+            bytes.baseAddress.map { PageLeader(at: $0 + Geometry.headerSize) } ?? PageLeader(versionAndLength: 0)
+        }
+        let hasPage = size > 0 && got == Geometry.pageSize && leader.versionAndLength != 0
+        if size > 0 {
+            // A hole is checked to be one.
+            old.withUnsafeBytes {
+                if let start = $0.baseAddress { buffer.cipher.copyMemory(from: start, byteCount: got) }
+            }
+            let first = PageIndex(rawValue: 0)
+            try openPages(first, count: 1, cipher: buffer.cipher, available: got, plain: buffer.plain)
+        }
+        let previous = (header, keys, invocationsLeft)
+        (header.slots, keys) = fresh.list
+        header.generation += 1
+        invocationsLeft = 0
+        do {
+            if hasPage {
+                header.slots[0].invocationBound = 1
+                length = Geometry.pageSize
+                var iv = try PageIV()
+                let key = current
+                try volume.aead.withContext(for: key.content) { (context) throws(CipherError) in
+                    try context.loadForSealing(key.content)
+                    try sealPage(
+                        PageIndex(rawValue: 0), used: leader.usedLength, plain: buffer.plain, at: buffer.cipher,
+                        iv: &iv,
+                        using: &context)
+                }
+            }
+            try encodeHeader(into: buffer.cipher)
+            try Lower.write(descriptor, from: buffer.cipher, count: length, at: 0)
+            if stage == .stale, header.state == .open { stage = .open }
+        } catch {
+            (header, keys, invocationsLeft) = previous
+            // Whatever a failed write left: the whole as it was.
+            old.withUnsafeBytes { bytes in
+                guard let start = bytes.baseAddress else { return }
+                do throws(Errno) { try Lower.write(descriptor, from: start, count: min(got, length), at: 0) } catch {
+                    volume.markDirty()
+                }
+            }
+            throw error as? Errno ?? .io
+        }
+    }
+
+    /// Step 2. False when the slot is no longer there: the file is looked at again another time.
+    func beginReencryption(_ version: KeyVersion) throws(Errno) -> Bool {
+        try ensureKeys()
+        return try lock.writing { () throws(Errno) in
+            try requireKeys()
+            guard current.version != version else { return true }
+            guard let index = header.slots.firstIndex(where: { $0.version == version }) else { return false }
+            // What was leased of the old one and not used is given back.
+            header.slots[header.currentIndex].invocationBound -= invocationsLeft
+            header.slots[header.currentIndex].state = .retiring
+            header.slots[index].state = .current
+            invocationsLeft = 0
+            if stage == .open { stage = .stale }
+            return true
+        }
+    }
+
+    /// Step 3, for `count` pages from `first` on (at most what a buffer holds). Returns the bytes that were sealed anew; `nil` behind
+    /// the end.
+    ///
+    /// The ciphers run under the shared lock, so that programs go on reading and other threads go on sealing. Where a program wrote
+    /// meanwhile, it is done again.
+    func resealPages(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> Int? {
+        buffer.willUse(pages: count)
+        for attempt in 0..<4 {
+            try ensureKeys()
+            let reserved: (pages: Int, changes: UInt64)? = try lock.writing { () throws(Errno) in
+                try requireKeys()
+                let pages = Geometry.pageCount(forSize: size)
+                guard first < pages else { return nil }
+                let wanted = Int(min(UInt64(count), pages - first))
+                _ = try prepareHeader(sealing: wanted, inPlace: false)
+                invocationsLeft -= UInt64(wanted)
+                return (wanted, changes)
+            }
+            guard let reserved else { return nil }
+            if attempt == 3 {
+                // Somebody writes all the time: he waits this once.
+                return try lock.writing { () throws(Errno) in
+                    try requireKeys()
+                    let pages = Geometry.pageCount(forSize: size)
+                    guard first < pages else { return nil }
+                    let now = min(reserved.pages, Int(pages - first))
+                    return try storePages(from: first, try sealStale(from: first, count: now, buffer), buffer)
+                }
+            }
+            let stale: [Int]? = try lock.reading { () throws(Errno) in
+                try requireKeys()
+                guard changes == reserved.changes else { return nil }
+                return try sealStale(from: first, count: reserved.pages, buffer)
+            }
+            guard let stale else { continue }
+            guard !stale.isEmpty else { return 0 }
+            let done: Int? = try lock.writing { () throws(Errno) in
+                try requireKeys()
+                guard changes == reserved.changes else { return nil }
+                return try storePages(from: first, stale, buffer)
+            }
+            if let done { return done }
+        }
+        return 0
+    }
+
+    /// Reads pages and seals those under an old DEK anew, in the buffer. Returns which. The caller holds `lock`, and has the
+    /// invocations for all of them.
+    private func sealStale(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> [Int] {
+        let got = try Lower.read(
+            descriptor, into: buffer.cipher, count: count * Geometry.pageSize, at: first * UInt64(Geometry.pageSize))
+        var iv = try PageIV()
+        let key = current
+        var stale: [Int] = []
+        var damaged: PageIndex?
+        do {
+            try volume.aead.withContext(for: key.content) { (context) throws in
+                try context.loadForSealing(key.content)
+                // What lies behind the read is a hole.
+                for index in 0..<(got / Geometry.pageSize) {
+                    let page = PageIndex(rawValue: first + UInt64(index))
+                    let start = buffer.cipher + index * Geometry.pageSize
+                    let leader = PageLeader(at: start + (page.rawValue == 0 ? Geometry.headerSize : 0))
+                    if leader.version == key.version { continue }
+                    guard try openPage(page, at: start, into: buffer.plain, using: &context) else {
+                        damaged = page
+                        return
+                    }
+                    if leader.versionAndLength == 0 { continue }
+                    try sealPage(
+                        page, used: leader.usedLength, plain: buffer.plain, at: start, iv: &iv, using: &context)
+                    stale.append(index)
+                }
+            }
+        } catch { throw error as? Errno ?? .io }
+        if let damaged { throw volume.damaged(.page, inode.number, page: damaged.rawValue, "not authentic") }
+        return stale
+    }
+
+    /// Writes the pages that were sealed anew, neighbours together; never the header. The caller holds `lock` alone.
+    private func storePages(from first: UInt64, _ stale: [Int], _ buffer: RequestBuffer) throws(Errno) -> Int {
+        var index = 0
+        while index < stale.count {
+            var last = index
+            while last + 1 < stale.count, stale[last + 1] == stale[last] + 1 { last += 1 }
+            let page = first + UInt64(stale[index])
+            let skip = page == 0 ? Geometry.headerSize : 0
+            let count = (last - index + 1) * Geometry.pageSize - skip
+            try Lower.write(
+                descriptor, from: buffer.cipher + stale[index] * Geometry.pageSize + skip, count: count,
+                at: page * UInt64(Geometry.pageSize) + UInt64(skip))
+            index = last + 1
+        }
+        return stale.count * Geometry.pageSize
+    }
+
+    /// Step 4: all pages are under `version`, durably. False when another DEK has taken over meanwhile: then the old ones stay.
+    func endReencryption(_ version: KeyVersion) throws(Errno) -> Bool {
+        try ensureKeys()
+        return try lock.writing { () throws(Errno) in
+            try requireKeys()
+            guard current.version == version, header.slots.count > 1 else { return current.version == version }
+            let previous = (header, keys)
+            let slot = header.slots[header.currentIndex]
+            keys = [current]
+            header.slots = [slot]
+            do throws(Errno) { try storeAsItIs() } catch {
+                (header, keys) = previous
+                throw error
+            }
+            return true
+        }
+    }
+
+    /// All pages under the current DEK, and only its slot, at once and under the lock: when no slot is left for another one.
+    func reencryptLocked() throws(Errno) {
+        let buffer = volume.buffers.takeForSweep()
+        defer { volume.buffers.give(buffer) }
+        guard !(try volume.hasSealedAttributes(descriptor)) else { throw .io }
+        let pages = Geometry.pageCount(forSize: size)
+        var first: UInt64 = 0
+        while first < pages {
+            let count = Int(min(UInt64(RequestBuffer.maximumPages), pages - first))
+            buffer.willUse(pages: count)
+            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer), buffer)
+            first += UInt64(count)
+        }
+        try Lower.sync(descriptor)
+        let slot = header.slots[header.currentIndex]
+        keys = [current]
+        header.slots = [slot]
+        header.generation += 1
+        try storeHeader()
+    }
+
+    /// A program has set times: these are the ones to keep. The caller holds the gate.
+    func noteTimes() throws(Errno) {
+        try lock.writing { () throws(Errno) in
+            guard heldTimes != nil else { return }
+            let info = try Lower.stat(descriptor)
+            heldTimes = HeldTimes(access: info.st_atim, modification: info.st_mtim, changes: changes)
+        }
+    }
+
+    /// From here on the lower file's times are the sweep's. Returns what the lower file is like. The caller holds the gate.
+    func holdTimes() throws(Errno) -> stat {
+        try lock.writing { () throws(Errno) in
+            let info = try Lower.stat(descriptor)
+            if heldTimes == nil {
+                heldTimes = HeldTimes(access: info.st_atim, modification: info.st_mtim, changes: changes)
+            }
+            return info
+        }
+    }
+
+    /// Gives the file the times that programs gave it, unless one has written since. The caller holds the gate.
+    func releaseTimes() {
+        lock.writing {
+            guard let held = heldTimes else { return }
+            heldTimes = nil
+            guard held.changes == changes else { return }
+            try? Lower.changeTimes(descriptor, access: held.access, modification: held.modification)
+        }
+    }
+}

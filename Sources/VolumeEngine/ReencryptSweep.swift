@@ -1,0 +1,233 @@
+import CLinux
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// Replaces every DEK of a zone's files that was made at `cutoff` or before, and seals again what they sealed: contents, attributes;
+/// link targets by the newest metadata key. Directories keep their DEKs, and so do names.
+///
+/// Files of several pages go in batches, so that the flushes between the steps are few.
+final class ReencryptSweep: SweepVisitor {
+    private let volume: Volume
+    private let zone: ZoneID
+    private let cutoff: UInt64
+    /// Directory or file that it is limited to.
+    private let scope: UniqueID?
+    private let control: SweepControl
+    private let threads: Int
+    // One batch for each thread; a thread uses its own.
+    private let batches: Mutex<[Int: [Work]]>
+    private let reencrypted = Atomic<UInt64>(0)
+    private let seen = Mutex<Set<InodeKey>>([])
+
+    private struct Work {
+        let inode: Inode
+        let content: FileContent
+        let version: KeyVersion
+        let isStored: Bool
+        let path: String
+    }
+
+    private static let batchFiles = 64
+    private static let batchBytes: UInt64 = 64 << 20
+    private static let chunkPages = 256
+    /// Larger files are sealed by several threads.
+    private static let largeBytes: UInt64 = 32 << 20
+
+    init(
+        _ volume: Volume, _ zone: ZoneID, cutoff: UInt64, scope: UniqueID?, _ control: SweepControl, threads: Int
+    ) {
+        self.volume = volume
+        self.zone = zone
+        self.cutoff = cutoff
+        self.scope = scope
+        self.control = control
+        self.threads = threads
+        batches = Mutex([:])
+    }
+
+    /// Files whose contents are under new DEKs now.
+    var count: UInt64 { reencrypted.load(ordering: .relaxed) }
+
+    func wants(_ zone: ZoneID) -> Bool { zone == self.zone }
+    func visit(_ directory: SweepDirectory) throws(Errno) { control.count { $0.directories += 1 } }
+
+    /// A file with several names is done once.
+    private func isSecondName(_ content: FileContent) throws(Errno) -> Bool {
+        let info = try content.lowerAttributes()
+        return info.st_nlink > 1 && !seen.withLock { $0.insert(InodeKey(info)).inserted }
+    }
+
+    private func isInScope(_ entry: SweepEntry) -> Bool {
+        guard let scope, case .named(let directory, _) = entry else { return true }
+        var next: SweepDirectory? = directory
+        while let current = next {
+            if current.header.directory == scope { return true }
+            next = current.parent
+        }
+        return false
+    }
+
+    func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
+        var unused = 0
+        guard control.pace(bytes: 0, lastUses: &unused) else { return }
+        let inside = isInScope(entry)
+        let inode = try entry.inode(volume)
+        guard inode.kind == .regular else { return volume.table.release(inode) }
+        var kept = false
+        defer { if !kept { volume.table.release(inode) } }
+        let content = try volume.openContent(inode, forWriting: true)
+        defer { if !kept { volume.closeContent(content) } }
+        guard inside || content.lock.reading({ content.header.file }) == scope else { return }
+        let start = SweepControl.nanoseconds
+        if try isSecondName(content) { return }
+        _ = try volume.gate(inode).lock.withLock { (_) throws(Errno) in try content.holdTimes() }
+        let size = content.size
+        let prepared: FileContent.Preparation
+        do throws(Errno) { prepared = try content.prepareReencryption(cutoff: cutoff) } catch {
+            release(inode, content)
+            throw error
+        }
+        control.count {
+            $0.files += 1
+            $0.bytes += size
+        }
+        var uses = 0
+        switch prepared {
+        case .nothing: release(inode, content)
+        case .done:
+            release(inode, content)
+            note(bytes: UInt64(Geometry.pageSize))
+            _ = control.pace(
+                bytes: UInt64(Geometry.pageSize), worked: SweepControl.nanoseconds - start, uses: volume.buffers.uses,
+                lastUses: &uses)
+        case .stored(let version), .underway(let version), .full(let version):
+            kept = true
+            var isStored = false
+            if case .stored = prepared { isStored = true }
+            add(Work(inode: inode, content: content, version: version, isStored: isStored, path: entry.path), thread)
+        }
+    }
+
+    private func note(bytes: UInt64) {
+        reencrypted.add(1, ordering: .relaxed)
+        control.count {
+            $0.changed += 1
+            $0.sealed += bytes
+        }
+    }
+
+    private func release(_ inode: Inode, _ content: FileContent) {
+        volume.gate(inode).lock.withLock { _ in content.releaseTimes() }
+    }
+
+    private func add(_ work: Work, _ thread: Int) {
+        let isFull = batches.withLock { batches in
+            batches[thread, default: []].append(work)
+            let batch = batches[thread, default: []]
+            return batch.count >= Self.batchFiles || batch.reduce(0) { $0 + $1.content.size } >= Self.batchBytes
+        }
+        if isFull { finish(thread: thread) }
+    }
+
+    func finish(thread: Int) {
+        let batch = batches.withLock { $0.removeValue(forKey: thread) ?? [] }
+        guard !batch.isEmpty else { return }
+        let done = run(batch)
+        for work in batch {
+            release(work.inode, work.content)
+            volume.closeContent(work.content)
+            volume.table.release(work.inode)
+        }
+        for work in batch where done.contains(work.inode.generation) { note(bytes: 0) }
+    }
+
+    /// The steps of a batch. What fails keeps both DEKs, and is found again by the next sweep. Returns who is done.
+    private func run(_ batch: [Work]) -> Set<UInt64> {
+        var going: [Work] = []
+        do throws(Errno) {
+            if batch.contains(where: { $0.isStored }) { try flush(batch) }
+        } catch {
+            for work in batch { control.noteFailure("\(work.path): \(error.message)") }
+            return []
+        }
+        for work in batch where !control.isCancelled {
+            do throws(Errno) {
+                guard try work.content.beginReencryption(work.version) else { continue }
+                guard try reseal(work) else { continue }
+                // After the slot became current: they are sealed by it.
+                _ = try volume.resealAttributes(work.inode)
+                going.append(work)
+            } catch { note(error, work) }
+        }
+        guard !going.isEmpty else { return [] }
+        do throws(Errno) { try flush(going) } catch {
+            for work in going { control.noteFailure("\(work.path): \(error.message)") }
+            return []
+        }
+        var done: Set<UInt64> = []
+        for work in going {
+            do throws(Errno) {
+                if try work.content.endReencryption(work.version) { done.insert(work.inode.generation) }
+            } catch { note(error, work) }
+        }
+        return done
+    }
+
+    private func note(_ error: Errno, _ work: Work) {
+        if error == .keyRevoked || error == .noKey { control.cancel() }
+        control.noteFailure("\(work.path): \(error.message)")
+    }
+
+    private func flush(_ batch: [Work]) throws(Errno) {
+        if batch.count == 1, let work = batch.first {
+            try Lower.sync(work.content.lock.reading { work.content.descriptor })
+        } else {
+            try Lower.syncAll(volume.lowerRoot)
+        }
+    }
+
+    private final class Shared: Sendable {
+        let next = Atomic<UInt64>(0)
+        let failure = Mutex<Errno?>(nil)
+    }
+
+    /// All pages of a file, a large one by several threads. False when it was cut short.
+    private func reseal(_ work: Work) throws(Errno) -> Bool {
+        let shared = Shared()
+        let (volume, control, content) = (volume, control, work.content)
+        let step = UInt64(Self.chunkPages)
+        let body: @Sendable (Int) -> Void = { _ in
+            let buffer = volume.buffers.takeForSweep()
+            defer { volume.buffers.give(buffer) }
+            var uses = volume.buffers.uses
+            while shared.failure.withLock({ $0 }) == nil, !control.isCancelled {
+                let first = shared.next.add(step, ordering: .relaxed).oldValue
+                let start = SweepControl.nanoseconds
+                do throws(Errno) {
+                    guard let sealed = try content.resealPages(from: first, count: Self.chunkPages, buffer) else {
+                        return
+                    }
+                    control.count { $0.sealed += UInt64(sealed) }
+                    let worked = SweepControl.nanoseconds - start
+                    _ = control.pace(bytes: UInt64(sealed), worked: worked, uses: volume.buffers.uses, lastUses: &uses)
+                } catch { shared.failure.withLock { $0 = error } }
+            }
+        }
+        SweepThreads.run(content.size >= Self.largeBytes ? threads : 1, body)
+        if let failure = shared.failure.withLock({ $0 }) { throw failure }
+        return !control.isCancelled
+    }
+
+    func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {
+        guard isInScope(entry) else { return }
+        control.count { $0.links += 1 }
+        if isLink {
+            if try volume.resealLink(entry) { control.count { $0.changed += 1 } }
+        } else {
+            let inode = try entry.inode(volume)
+            defer { volume.table.release(inode) }
+            if try volume.resealAttributes(inode) > 0 { control.count { $0.changed += 1 } }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+import CLinux
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// A lower directory on a sweep's way, with its header as it is on the lower storage now.
+///
+/// It keeps its parent, so that a path can be told; the descriptors that are open at a time are as many as the tree is deep.
+final class SweepDirectory: Sendable {
+    /// Readable: the sweep lists it.
+    let descriptor: Descriptor
+    let key: InodeKey
+    let header: DirectoryHeader
+    let keys: DirectoryKeys
+    let parent: SweepDirectory?
+    /// Stored name in the parent, with its NUL; empty for the root and for one that was found by its inode.
+    let name: [CChar]
+    private let volume: Volume
+    // One reference, given back at the end.
+    private let known = Mutex<Inode?>(nil)
+
+    init(
+        _ volume: Volume, descriptor: Descriptor, key: InodeKey, header: DirectoryHeader, keys: DirectoryKeys,
+        parent: SweepDirectory?, name: [CChar], inode: Inode? = nil
+    ) {
+        self.volume = volume
+        self.descriptor = descriptor
+        self.key = key
+        self.header = header
+        self.keys = keys
+        self.parent = parent
+        self.name = name
+        if let inode {
+            volume.table.retain(inode)
+            known.withLock { $0 = inode }
+        }
+    }
+
+    var zone: ZoneID { header.zone }
+
+    /// The inode object of this directory; ESTALE when it is no longer where it was.
+    func inode() throws(Errno) -> Inode {
+        if let inode = known.withLock({ $0 }) { return inode }
+        guard let parent else { return volume.rootInode }
+        let above = try parent.inode()
+        let inode = try volume.sweptInode(parent, above, name)
+        guard inode.key == key else {
+            volume.table.release(inode)
+            throw .stale
+        }
+        let other = known.withLock { known in
+            guard let kept = known else {
+                known = inode
+                return inode
+            }
+            return kept
+        }
+        if other !== inode { volume.table.release(inode) }
+        return other
+    }
+
+    /// The plaintext path, for reports; a name that is not one is shown as it is stored.
+    func path(_ entry: [CChar]? = nil) -> String {
+        var parts: [String] = []
+        if let entry { parts.append(plainName(entry)) }
+        var next: SweepDirectory? = self
+        while let current = next, let above = current.parent, parts.count < 4096 {
+            parts.append(above.plainName(current.name))
+            next = above
+        }
+        return "/" + parts.reversed().joined(separator: "/")
+    }
+
+    private func plainName(_ stored: [CChar]) -> String {
+        let fallback = String(decoding: stored.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
+        guard
+            let handle = try? DirectoryHandle(descriptor: descriptor, number: key.number, header: header, keys: keys)
+        else { return fallback }
+        return withUnsafeTemporaryAllocation(byteCount: 320, alignment: 16) { output in
+            stored.withUnsafeBytes { stored in
+                let bare = UnsafeRawBufferPointer(rebasing: stored.dropLast())
+                guard case .name(let count) = handle.decode(bare, into: output) else { return fallback }
+                return String(decoding: output[..<count], as: UTF8.self)
+            }
+        }
+    }
+
+    deinit {
+        if let inode = known.withLock({ $0 }) { volume.table.release(inode) }
+    }
+}
+
+extension Volume {
+    /// The inode object of an entry that a sweep came to, with one more reference. Unlike a lookup it leaves the location of a known
+    /// one alone: programs may be renaming it just now.
+    func sweptInode(_ directory: SweepDirectory, _ inode: Inode, _ name: [CChar]) throws(Errno) -> Inode {
+        let info = try Lower.stat(directory.descriptor, name)
+        return table.acquire(InodeKey(info)) { identity in
+            table.retain(inode)
+            return Inode(
+                key: InodeKey(info), kind: Inode.Kind(mode: info.st_mode), zone: directory.zone, identity: identity,
+                location: Inode.Location(parent: inode, name: name))
+        }.inode
+    }
+
+    /// Opens a directory for a sweep by its name in another, or the root.
+    func sweptDirectory(_ parent: SweepDirectory?, _ name: [CChar]) throws(Errno) -> SweepDirectory {
+        let flags = O_RDONLY | O_DIRECTORY
+        let descriptor: Descriptor
+        if let parent {
+            descriptor = try openListable(parent.descriptor, name, flags: flags)
+        } else {
+            descriptor = try Lower.open(lowerRoot, ".", flags: flags)
+        }
+        let key = InodeKey(try Lower.stat(descriptor))
+        let (header, keys) = try directoryHeader(descriptor, key.number, isRoot: parent == nil)
+        return SweepDirectory(
+            self, descriptor: descriptor, key: key, header: header, keys: keys, parent: parent, name: name)
+    }
+
+    /// Opens a directory for a sweep by its inode object: it was moved while the tree was walked.
+    func sweptDirectory(_ inode: Inode) throws(Errno) -> SweepDirectory {
+        let descriptor = try open(inode, flags: O_RDONLY | O_DIRECTORY)
+        let (header, keys) = try directoryHeader(descriptor, inode.number, isRoot: inode === rootInode)
+        return SweepDirectory(
+            self, descriptor: descriptor, key: inode.key, header: header, keys: keys, parent: nil, name: [],
+            inode: inode)
+    }
+
+    /// A plain user's own directory whose mode keeps its owner out is opened by lifting the mode for that moment.
+    private func openListable(_ parent: Descriptor, _ name: [CChar], flags: Int32) throws(Errno) -> Descriptor {
+        do { return try Lower.open(parent, name, flags: flags) } catch {
+            guard error == .access, !isPrivileged else { throw error }
+            let node = try Lower.open(parent, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
+            let info = try Lower.stat(node)
+            guard info.st_uid == geteuid() else { throw error }
+            try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o700)
+            let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
+            try Lower.changeMode(node, to: info.st_mode & 0o7777)
+            return try opened.get()
+        }
+    }
+}

@@ -1,0 +1,207 @@
+import CLinux
+import Storage
+import VolumeFormat
+
+/// What a sweep does with what it finds. Called from several threads; an error counts against the object alone, and ENOENT and
+/// ESTALE say that it went away or moved.
+protocol SweepVisitor: AnyObject, Sendable {
+    /// A directory, before what is in it.
+    func visit(_ directory: SweepDirectory) throws(Errno)
+    /// A regular file.
+    func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno)
+    /// A symbolic link, or a special file.
+    func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno)
+    /// A thread has nothing more to do in this pass.
+    func finish(thread: Int)
+    /// Whether what belongs to a zone is of interest. Directories of others are walked all the same.
+    func wants(_ zone: ZoneID) -> Bool
+}
+
+/// Where a sweep met an object.
+enum SweepEntry {
+    case named(SweepDirectory, [CChar])
+    /// It moved while the tree was walked.
+    case moved(Inode)
+
+    var path: String {
+        switch self {
+        case .named(let directory, let name): directory.path(name)
+        case .moved(let inode): "(moved meanwhile, lower inode \(inode.number))"
+        }
+    }
+
+    var zone: ZoneID {
+        switch self {
+        case .named(let directory, _): directory.zone
+        case .moved(let inode): inode.zone
+        }
+    }
+
+    /// The inode object, with one more reference for the caller.
+    func inode(_ volume: Volume) throws(Errno) -> Inode {
+        switch self {
+        case .named(let directory, let name): return try volume.sweptInode(directory, try directory.inode(), name)
+        case .moved(let inode):
+            volume.table.retain(inode)
+            return inode
+        }
+    }
+
+    func open(_ volume: Volume, flags: Int32) throws(Errno) -> Descriptor {
+        switch self {
+        case .named(let directory, let name): try Lower.open(directory.descriptor, name, flags: flags)
+        case .moved(let inode): try volume.open(inode, flags: flags)
+        }
+    }
+}
+
+/// Walks the lower tree with several threads. Memory is bounded: names wait in chunks, and where many wait already, a thread goes
+/// on with what it has found.
+///
+/// Programs may change the tree meanwhile. Whatever was there before the walk, stays there, and is not moved, is visited; what was
+/// moved is visited at the end, again and again until nothing moves. What is made meanwhile is not of interest: whoever starts a
+/// sweep has installed the new keys before.
+struct SweepWalk<Visitor: SweepVisitor>: Sendable {
+    let volume: Volume
+    let visitor: Visitor
+    let control: SweepControl
+    /// Begun before the walk.
+    let moves: MoveLog.List
+    var threads = 2
+    /// Where to begin; the volume's root otherwise.
+    var start: SweepDirectory?
+
+    private enum Item {
+        case directory(SweepDirectory?, [CChar])
+        case found(SweepDirectory)
+        case entries(SweepDirectory, [Found])
+    }
+
+    private struct Found {
+        let name: [CChar]
+        let type: UInt8
+    }
+
+    private static var waitingChunks: Int { 256 }
+    private static var waitingDirectories: Int { 65_536 }
+    private static var maximumRounds: Int { 1000 }
+
+    /// Visits everything once.
+    func run() {
+        walk(from: start.map { .found($0) } ?? .directory(nil, []))
+        var rounds = 0
+        while !control.isCancelled, rounds < Self.maximumRounds {
+            rounds += 1
+            let (inodes, missed) = moves.take()
+            if missed { walk(from: .directory(nil, [])) }
+            if inodes.isEmpty, !missed { return }
+            for inode in inodes {
+                revisit(inode)
+                volume.table.release(inode)
+            }
+            visitor.finish(thread: 0)
+        }
+    }
+
+    private func revisit(_ inode: Inode) {
+        guard !control.isCancelled else { return }
+        switch inode.kind {
+        case .directory:
+            do throws(Errno) { walk(from: .found(try volume.sweptDirectory(inode))) } catch {
+                note(error, "(moved meanwhile, lower inode \(inode.number))")
+            }
+        case .regular where visitor.wants(inode.zone):
+            attempt(.moved(inode)) { (entry) throws(Errno) in try visitor.visitFile(entry, thread: 0) }
+        case .symbolicLink where visitor.wants(inode.zone), .special where visitor.wants(inode.zone):
+            attempt(.moved(inode)) { (entry) throws(Errno) in
+                try visitor.visitOther(entry, isLink: inode.kind == .symbolicLink, thread: 0)
+            }
+        default: break
+        }
+    }
+
+    private func walk(from first: Item) {
+        let queue = SweepQueue<Item>()
+        _ = queue.push(first)
+        SweepThreads.run(threads) { thread in
+            while let item = queue.next() {
+                if control.isCancelled { queue.end() } else { work(item, queue, thread, depth: 0) }
+                queue.done()
+            }
+            visitor.finish(thread: thread)
+        }
+    }
+
+    private func work(_ item: Item, _ queue: SweepQueue<Item>, _ thread: Int, depth: Int) {
+        switch item {
+        case .directory(let parent, let name):
+            do throws(Errno) {
+                try list(try volume.sweptDirectory(parent, name), queue, thread, depth: depth)
+            } catch { note(error, parent?.path(name) ?? "/") }
+        case .found(let directory):
+            do throws(Errno) { try list(directory, queue, thread, depth: depth) } catch {
+                note(error, directory.path())
+            }
+        case .entries(let directory, let found):
+            for entry in found where !control.isCancelled { visit(entry, in: directory, thread) }
+        }
+    }
+
+    /// Reads a directory and hands out what is in it.
+    private func list(
+        _ directory: SweepDirectory, _ queue: SweepQueue<Item>, _ thread: Int, depth: Int
+    ) throws(Errno) {
+        let isOurs = visitor.wants(directory.zone)
+        if isOurs { try visitor.visit(directory) }
+        let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
+        defer { records.deallocate() }
+        while !control.isCancelled {
+            let count = try Lower.readDirectory(directory.descriptor, into: records)
+            if count == 0 { break }
+            var below: [[CChar]] = []
+            var others: [Found] = []
+            LowerEntry.forEach(UnsafeRawBufferPointer(rebasing: records[..<count])) { entry in
+                if entry.isReserved || entry.name.elementsEqual(ReservedName.lostAndFound.utf8) { return true }
+                let name = entry.name.map { CChar(bitPattern: $0) } + [0]
+                var type = entry.type
+                if type == UInt8(DT_UNKNOWN) {
+                    guard let info = try? Lower.stat(directory.descriptor, name) else { return true }
+                    type = UInt8((info.st_mode & mode_t(S_IFMT)) >> 12)
+                }
+                if type == UInt8(DT_DIR) { below.append(name) } else { others.append(Found(name: name, type: type)) }
+                return true
+            }
+            for name in below {
+                let item = Item.directory(directory, name)
+                // Only so deep on this thread's stack.
+                let mayWait = depth >= 64 || queue.push(item, limit: Self.waitingDirectories)
+                if !mayWait { work(item, queue, thread, depth: depth + 1) } else if depth >= 64 { _ = queue.push(item) }
+            }
+            guard isOurs, !others.isEmpty else { continue }
+            let chunk = Item.entries(directory, others)
+            if !queue.push(chunk, limit: Self.waitingChunks) { work(chunk, queue, thread, depth: depth) }
+        }
+    }
+
+    private func visit(_ found: Found, in directory: SweepDirectory, _ thread: Int) {
+        attempt(.named(directory, found.name)) { (entry) throws(Errno) in
+            if found.type == UInt8(DT_REG) {
+                try visitor.visitFile(entry, thread: thread)
+            } else {
+                try visitor.visitOther(entry, isLink: found.type == UInt8(DT_LNK), thread: thread)
+            }
+        }
+    }
+
+    private func attempt(_ entry: SweepEntry, _ body: (SweepEntry) throws(Errno) -> Void) {
+        do throws(Errno) { try body(entry) } catch { note(error, entry.path) }
+    }
+
+    private func note(_ error: Errno, _ path: @autoclosure () -> String) {
+        // Gone is done; moved comes again.
+        guard error != .noEntry, error != .stale else { return }
+        // Without keys nothing can go on.
+        if error == .keyRevoked || error == .noKey { control.cancel() }
+        control.noteFailure("\(path()): \(error.message)")
+    }
+}

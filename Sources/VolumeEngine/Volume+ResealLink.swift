@@ -1,0 +1,67 @@
+import CLinux
+import KeyManagement
+import Storage
+import VolumeFormat
+
+extension Volume {
+    /// Seals a link's target (and attributes) by the newest metadata key: a new lower link takes the old one's place. Its inode
+    /// number changes. False when nothing was to be done.
+    ///
+    /// A link with several names stays as it is, since one name after another would tear them apart; coverage shows it.
+    func resealLink(_ entry: SweepEntry) throws(Errno) -> Bool {
+        let inode = try entry.inode(self)
+        defer { table.release(inode) }
+        guard inode.kind == .symbolicLink else { return false }
+        guard let newest = try storingKeys(inode.zone).currentMetadata?.version else { throw .io }
+        guard try metadataVersions(inode, isLink: true).contains(where: { $0 != newest }) else { return false }
+        // Where it is now; a link that moves just now comes again.
+        guard case .named(let directory, let name) = entry else { return try resealMoved(inode) }
+        return try reseal(inode, directory.descriptor, name)
+    }
+
+    private func resealMoved(_ inode: Inode) throws(Errno) -> Bool {
+        guard let location = inode.state.withLock({ $0.location }) else { throw .stale }
+        return try reseal(inode, try handle(location.parent).descriptor, location.name)
+    }
+
+    private func reseal(_ inode: Inode, _ directory: Descriptor, _ name: [CChar]) throws(Errno) -> Bool {
+        let info = try Lower.stat(directory, name)
+        guard InodeKey(info) == inode.key else { throw .stale }
+        guard info.st_nlink == 1 else { return false }
+        let oldTail = Self.tailID(try Lower.readLink(directory, name))
+        let target = try readLink(inode)
+        let stored = try target.withUnsafeBufferPointer { (target) throws(Errno) in
+            try sealLink(UnsafeRawBufferPointer(target), zone: inode.zone)
+        }
+        let temporary = try Self.temporaryName()
+        do throws(Errno) {
+            try Lower.symlink(target: stored.text, directory, temporary)
+            if isPrivileged { try Lower.changeOwner(directory, temporary, uid: info.st_uid, gid: info.st_gid) }
+            let made = try Lower.open(directory, temporary, flags: Int32(LINUX_O_PATH))
+            try copyAttributes(of: inode, to: made)
+            try Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
+            // Fails if the name is gone; and what came out must be what was meant.
+            try Lower.rename(directory, temporary, directory, name, flags: UInt32(LINUX_RENAME_EXCHANGE))
+            guard InodeKey(try Lower.stat(directory, temporary)) == inode.key else {
+                try Lower.rename(directory, temporary, directory, name, flags: UInt32(LINUX_RENAME_EXCHANGE))
+                throw .stale
+            }
+        } catch {
+            try? Lower.unlink(directory, temporary)
+            removeLinkTail(stored.tail)
+            throw error
+        }
+        try? Lower.unlink(directory, temporary)
+        removeLinkTail(oldTail)
+        return true
+    }
+
+    private func copyAttributes(of inode: Inode, to made: Descriptor) throws(Errno) {
+        for name in try listAttributes(inode) {
+            let value = try getAttribute(inode, name)
+            try value.withUnsafeBufferPointer { (value) throws(Errno) in
+                try setMetadataAttribute(made, zone: inode.zone, name, UnsafeRawBufferPointer(value))
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+import KeyManagement
+import Storage
+import VolumeFormat
+
+/// Rotation of a mounted (or, for the time of a command, opened) volume. One administrative change at a time: the caller sees to
+/// that. CMK owners are called with no lock held that a program waits for.
+extension VolumeMount {
+    /// Edits a copy of a zone's keyring by `edit`, which may call CMK owners, and puts it in place if nothing else changed it
+    /// meanwhile (EBUSY then).
+    package func editKeyring<R>(
+        _ zone: ZoneID, _ edit: (inout ZoneKeyring, ZoneKeys) throws(KeyringError) -> (ZoneKeys, R)
+    ) throws(VolumeError) -> R {
+        guard let before = keyring(zone) else { throw .missing("\(VolumeFiles.zones)/\(zone.rawValue)") }
+        let keys: ZoneKeys
+        do throws(Errno) { keys = try volume.zone(zone).storingKeys() } catch {
+            throw .lower(error, "changing a zone's keyring")
+        }
+        var after = before
+        let newKeys: ZoneKeys
+        let result: R
+        do throws(KeyringError) { (newKeys, result) = try edit(&after, keys) } catch { throw .keyring(error) }
+        try changeKeyring(zone) { (keyring, _) throws(VolumeError) in
+            guard keyring == before else { throw .lower(.busy, "changing a zone's keyring") }
+            keyring = after
+            return newKeys
+        }
+        return result
+    }
+
+    /// A new KEK version; what has to be rewrapped is noted in the keyring. With `compromised`, so is a re-encryption.
+    package func rotateKEK(
+        _ zone: ZoneID, editing: KeyringEditing, compromised: Bool = false, shred: Bool = false
+    ) throws(VolumeError) -> KeyVersion {
+        let now = Volume.now
+        let version = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, KeyVersion) in
+            var new = try editing.addKEK(to: &keyring, keys, old: compromised ? .compromised : .deactivated, now: now)
+            if compromised { new = try editing.addMetadataKey(to: &keyring, new, now: now) }
+            let version = new.activeKEK.version
+            // The newest rewrap includes those before it; what waits for another kind goes on.
+            keyring.pending.removeAll { $0.kind == .rewrap || (shred && $0.kind == .shred) }
+            guard keyring.pending.count + 2 <= PendingWork.maximumCount else { throw .full }
+            keyring.pending.append(PendingWork(shred ? .shred : .rewrap, version: version, started: now))
+            if compromised { keyring.pending.append(PendingWork(.reencrypt, version: version, started: now)) }
+            return (new, version)
+        }
+        volume.waitForKeyUsers()
+        return version
+    }
+
+    /// Wraps everything in a zone by its active KEK, and takes the note of it away when all is durable.
+    package func rewrap(_ zone: ZoneID, control: SweepControl, threads: Int = 2) throws(VolumeError) {
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        SweepWalk(
+            volume: volume, visitor: RewrapSweep(volume, zone, control), control: control, moves: moves,
+            threads: threads
+        ).run()
+        guard !control.isCancelled else { return }
+        do {
+            let changed = try volume.rewrapUnlinked(zone)
+            control.count { $0.changed += changed }
+            try Lower.syncAll(volume.lowerRoot)
+        } catch { throw .lower(error, "rewrapping") }
+        guard control.progress.failed == 0 else {
+            throw .incomplete(failed: control.progress.failed, control.failures)
+        }
+        try forget(zone) { $0.kind == .rewrap }
+    }
+
+    /// Notes a re-encryption in the keyring. One of a whole zone gets a new metadata key, too.
+    package func beginReencryption(
+        _ zone: ZoneID, scope: UniqueID?, rate: UInt32, flags: PendingWork.Flags, editing: KeyringEditing
+    ) throws(VolumeError) -> PendingWork {
+        let work = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, PendingWork) in
+            let now = Volume.now
+            let work = PendingWork(
+                .reencrypt, version: keys.activeKEK.version, started: now, flags: flags, rate: rate,
+                scope: scope ?? PendingWork.wholeZone)
+            // The newer one includes the older.
+            keyring.pending.removeAll { $0.kind == .reencrypt && (scope == nil || $0.scope == work.scope) }
+            guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
+            keyring.pending.append(work)
+            return (scope == nil ? try editing.addMetadataKey(to: &keyring, keys, now: now) : keys, work)
+        }
+        volume.waitForKeyUsers()
+        return work
+    }
+
+    /// Changes how noted work is done; it is the one of the same kind, start and scope.
+    package func update(_ zone: ZoneID, _ work: PendingWork) throws(VolumeError) {
+        try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
+            for index in keyring.pending.indices
+            where keyring.pending[index].kind == work.kind && keyring.pending[index].started == work.started
+                && keyring.pending[index].scope == work.scope
+            { keyring.pending[index] = work }
+            return keys
+        }
+    }
+
+    /// Drops noted work that is not wanted any more. What is done stays done.
+    package func cancel(_ zone: ZoneID, _ kind: PendingWork.Kind) throws(VolumeError) {
+        try forget(zone) { $0.kind == kind }
+    }
+
+    /// Does a noted re-encryption, and takes the note away when all is durable. Returns how many files got new DEKs.
+    package func reencrypt(
+        _ zone: ZoneID, _ work: PendingWork, editing: KeyringEditing, control: SweepControl, threads: Int = 2
+    ) throws(VolumeError) -> UInt64 {
+        control.setRate(bytesPerSecond: UInt64(work.rate) * 1_000_000)
+        control.setYields(work.flags.contains(.yields))
+        control.setPaused(work.flags.contains(.paused))
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        let scope = work.scope == PendingWork.wholeZone ? nil : work.scope
+        let sweep = ReencryptSweep(volume, zone, cutoff: work.started, scope: scope, control, threads: threads)
+        SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
+        guard !control.isCancelled else { return sweep.count }
+        do { try Lower.syncAll(volume.lowerRoot) } catch { throw .lower(error, "re-encrypting") }
+        guard control.progress.failed == 0 else {
+            throw .incomplete(failed: control.progress.failed, control.failures)
+        }
+        if scope == nil { try dropMetadataKeys(zone, editing: editing) }
+        try forget(zone) { $0.kind == work.kind && $0.started == work.started && $0.scope == work.scope }
+        return sweep.count
+    }
+
+    /// Takes the old metadata keys away if nothing is sealed by them any more.
+    private func dropMetadataKeys(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) {
+        guard let keyring = keyring(zone), keyring.metadataKeys.count > 1,
+            let newest = keyring.metadataKeys.map(\.version).max()
+        else { return }
+        let coverage = try coverage(zone)
+        guard coverage.failed == 0, coverage.metadata.keys.allSatisfy({ $0 == newest }) else { return }
+        try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
+            (editing.dropOldMetadataKeys(from: &keyring, keys), ())
+        }
+    }
+
+    /// Takes notes of work that is done out of a keyring.
+    func forget(_ zone: ZoneID, _ isDone: (PendingWork) -> Bool) throws(VolumeError) {
+        guard keyring(zone)?.pending.contains(where: isDone) == true else { return }
+        try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
+            keyring.pending.removeAll(where: isDone)
+            return keys
+        }
+    }
+
+    /// Counts what each key version of a zone protects.
+    package func coverage(
+        _ zone: ZoneID, control: SweepControl = SweepControl(), threads: Int = 2
+    ) throws(VolumeError) -> Coverage {
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        let sweep = CoverageSweep(volume, zone, control)
+        SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
+        if control.isCancelled {
+            do throws(Errno) { _ = try volume.storingKeys(zone) } catch { throw .lower(error, "counting") }
+        }
+        sweep.countUnlinked()
+        return sweep.result
+    }
+
+    /// Destroys a KEK version that protects nothing any more: in the keyring first, then its version keys in the tokens. Refused
+    /// while an object needs it, or cannot be read. Returns how many version keys there were.
+    package func retire(
+        _ zone: ZoneID, _ version: KeyVersion, editing: KeyringEditing, threads: Int = 2
+    ) throws(VolumeError) -> Int {
+        guard let entry = keyring(zone)?.keks.first(where: { $0.version == version }), entry.state != .active,
+            entry.state != .destroyed
+        else { throw .keyring(.inUse) }
+        // What is on its way to the lower storage counts as there.
+        do { try Lower.syncAll(volume.lowerRoot) } catch { throw .lower(error, "flushing the lower storage") }
+        let coverage = try coverage(zone, threads: threads)
+        guard coverage.failed == 0 else { throw .incomplete(failed: coverage.failed, coverage.failures) }
+        if let count = coverage.keks[version], count.objects > 0 {
+            throw .stillProtects(version, count: count.objects, paths: count.paths)
+        }
+        try destroy(zone, version, editing: editing)
+        return try purge(zone, editing: editing)
+    }
+
+    /// The keyring forgets a version; the note says that its version keys are to follow.
+    func destroy(_ zone: ZoneID, _ version: KeyVersion, editing: KeyringEditing) throws(VolumeError) {
+        // A crash may have come between a new KEK and this.
+        if zone == .root {
+            let keys: ZoneKeys
+            do throws(Errno) { keys = try volume.storingKeys(zone) } catch {
+                throw .lower(error, "sealing the volume's description")
+            }
+            try resealVolumeFiles(keys)
+        }
+        try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
+            let new = try editing.destroyKEK(version, in: &keyring, keys, now: Volume.now)
+            guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
+            keyring.pending.append(PendingWork(.purge, version: version, started: Volume.now))
+            return (new, ())
+        }
+    }
+
+    /// Destroys the version keys of the versions that notes name, but for those that the keyring still uses.
+    package func purge(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) -> Int {
+        var destroyed = 0
+        for work in keyring(zone)?.pending ?? [] where work.kind == .purge {
+            guard let keyring = keyring(zone) else { break }
+            do throws(KeyringError) { destroyed += try editing.destroyVersionKeys(work.version, of: keyring) } catch {
+                throw .keyring(error)
+            }
+            try forget(zone) { $0 == work }
+        }
+        return destroyed
+    }
+
+    /// Other CMKs for a zone: every KEK is wrapped under them, and the version keys beside the old ones are destroyed. The old CMKs
+    /// themselves stay where they are, deactivated in the keyring. Returns how many version keys were destroyed.
+    package func replaceCMKs(
+        _ zone: ZoneID, with cmks: [any CustomerMasterKey], editing: KeyringEditing
+    ) throws(VolumeError) -> Int {
+        try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
+            let now = Volume.now
+            try editing.replaceCMKs(of: &keyring, with: cmks, now: now)
+            for kek in keyring.keks where kek.state.mayDecrypt {
+                guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
+                keyring.pending.append(PendingWork(.purge, version: kek.version, started: now))
+            }
+            return (keys, ())
+        }
+        return try purge(zone, editing: editing)
+    }
+}

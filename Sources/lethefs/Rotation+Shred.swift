@@ -1,0 +1,78 @@
+import FoundationEssentials
+import KeyManagement
+import Storage
+import VolumeEngine
+import VolumeFormat
+
+/// Crypto-shredding on the daemon's side. The command deletes through the mount in between, so that the kernel and the programs see it
+/// as any deletion, with the rights of whoever asks.
+extension Rotation {
+    /// What was destroyed, for the certificate.
+    struct Shredding: Codable, Sendable {
+        var volume: String
+        var zone: UInt32
+        /// KEK versions destroyed in the keyring and in the token.
+        var destroyed: [UInt32]
+        var versionKeysDestroyed: Int
+        /// KEK versions that an old copy of the keyring was tried to open with in vain.
+        var refused: [UInt32]
+        var activeKEK: UInt32
+        var survivorsRewrapped: UInt64
+        var keyringGeneration: UInt64
+        /// The token: manufacturer, model, serial, label.
+        var tokens: [[String: String]]
+        var cmks: [String]
+        var seconds: Double
+    }
+
+    struct Zones: Codable, Sendable {
+        var zones: [UInt32]
+    }
+
+    func zone(of path: String) throws -> ZoneID {
+        try reporting {
+            let inode = try mount.volume.resolve(path)
+            defer { mount.volume.forget(inode, count: 1) }
+            return try mount.volume.zone(of: inode)
+        }
+    }
+
+    func beginShredding(_ paths: [String]) throws -> Zones {
+        guard !paths.isEmpty else { throw Failure(.invalid, "no paths") }
+        var zones: Set<ZoneID> = []
+        for path in paths { zones.insert(try zone(of: path)) }
+        for zone in zones {
+            guard !sweeps.isRunning(zone) else {
+                throw Failure(.inUse, "a sweep is under way in zone \(zone.rawValue)", meaning: "Nothing was deleted.")
+            }
+            try reporting { try mount.beginShredding(zone) }
+        }
+        return Zones(zones: zones.map(\.rawValue).sorted())
+    }
+
+    func abandonShredding(_ zone: ZoneID) throws -> Done {
+        try reporting { try mount.cancel(zone, .shred) }
+        return Done()
+    }
+
+    func finishShredding(_ zone: ZoneID) throws -> Shredding {
+        guard mount.keyring(zone) != nil else { throw unknown(zone) }
+        let start = SweepClock.now
+        return try reporting {
+            let shredded = try sweeps.run(zone, .shred) {
+                try mount.finishShredding(zone, editing: editing, control: $0)
+            }
+            note(
+                "zone \(zone.rawValue): shredded: KEK "
+                    + shredded.destroyed.map { "v\($0.rawValue)" }.joined(separator: ", ") + " destroyed")
+            let cmks = mount.keyring(zone)?.cmks.filter(\.isInUse).map(\.uri) ?? []
+            let tokens = cmks.map { uri in (try? roots.current.resolve(uri).describe().owner) ?? [:] }
+            return Shredding(
+                volume: "\(mount.volume.description.volume)", zone: zone.rawValue,
+                destroyed: shredded.destroyed.map(\.rawValue), versionKeysDestroyed: shredded.versionKeys,
+                refused: shredded.refused.map(\.rawValue), activeKEK: shredded.active.rawValue,
+                survivorsRewrapped: shredded.rewrapped, keyringGeneration: shredded.generation, tokens: tokens,
+                cmks: cmks, seconds: SweepClock.now - start)
+        }
+    }
+}

@@ -1,0 +1,98 @@
+import CLinux
+import ControlPlane
+import FoundationEssentials
+import Synchronization
+import VolumeEngine
+import VolumeFormat
+
+/// The sweeps of a process: one that changes something at a time in each zone, and any number that only count. All are told to end
+/// when the process is about to.
+final class Sweeps: Sendable {
+    enum Kind: String, Codable, Sendable { case rewrap, reencrypt, shred, keys, coverage }
+
+    /// What `reencrypt --status` and a terminal's line of progress show.
+    struct Status: Codable, Sendable {
+        var zone: UInt32
+        var kind: Kind
+        var files: UInt64
+        var directories: UInt64
+        var links: UInt64
+        var bytes: UInt64
+        var changed: UInt64
+        var sealedBytes: UInt64
+        var failed: UInt64
+        var paused: Bool
+        var seconds: Double
+    }
+
+    private struct Running {
+        let zone: ZoneID
+        let kind: Kind
+        let control: SweepControl
+        let start: Double
+        var changes: Bool { kind != .coverage }
+    }
+
+    private let running = Mutex<(sweeps: [Int: Running], next: Int)>(([:], 0))
+    private let ending = Atomic<Bool>(false)
+
+    var isEnding: Bool { ending.load(ordering: .acquiring) }
+
+    /// Runs a sweep in a zone; another one that changes something there is a reason to refuse.
+    func run<R>(_ zone: ZoneID, _ kind: Kind, _ body: (SweepControl) throws -> R) throws -> R {
+        let sweep = Running(zone: zone, kind: kind, control: SweepControl(), start: SweepClock.now)
+        let (id, other) = running.withLock { running -> (Int, Kind?) in
+            if sweep.changes, let other = running.sweeps.values.first(where: { $0.zone == zone && $0.changes }) {
+                return (0, other.kind)
+            }
+            running.next += 1
+            running.sweeps[running.next] = sweep
+            return (running.next, nil)
+        }
+        if let other {
+            throw Failure(
+                .inUse, "a sweep (\(other.rawValue)) is under way in zone \(zone.rawValue)", meaning: "It goes on.",
+                remedy: "wait for it; reencrypt --status  shows it, reencrypt --cancel  ends a re-encryption")
+        }
+        defer { running.withLock { $0.sweeps[id] = nil } }
+        if isEnding { sweep.control.cancel() }
+        return try body(sweep.control)
+    }
+
+    /// True while something is changed in a zone.
+    func isRunning(_ zone: ZoneID) -> Bool {
+        running.withLock { $0.sweeps.values.contains { $0.zone == zone && $0.changes } }
+    }
+
+    /// The control of a sweep of that kind, if one is under way.
+    func control(_ zone: ZoneID, _ kind: Kind) -> SweepControl? {
+        running.withLock { $0.sweeps.values.first { $0.zone == zone && $0.kind == kind }?.control }
+    }
+
+    var status: [Status] {
+        running.withLock { running in
+            running.sweeps.sorted { $0.key < $1.key }.map { _, sweep in
+                let progress = sweep.control.progress
+                return Status(
+                    zone: sweep.zone.rawValue, kind: sweep.kind, files: progress.files,
+                    directories: progress.directories,
+                    links: progress.links, bytes: progress.bytes, changed: progress.changed,
+                    sealedBytes: progress.sealed, failed: progress.failed, paused: sweep.control.isPaused,
+                    seconds: SweepClock.now - sweep.start)
+            }
+        }
+    }
+
+    /// Tells all to end, and waits until they have.
+    func end() {
+        ending.store(true, ordering: .releasing)
+        while true {
+            let left = running.withLock { running in
+                for sweep in running.sweeps.values { sweep.control.cancel() }
+                return !running.sweeps.isEmpty
+            }
+            guard left else { return }
+            usleep(10_000)
+        }
+    }
+}

@@ -1,0 +1,154 @@
+"""Rotation on a real mount: CMKs, KEKs, coverage, retiring; with programs at work, and offline."""
+
+import json
+import os
+import shutil
+
+from harness import equal, on_volume, run
+
+
+def sample(directory, files=24):
+    """Files of several sizes, directories, links, attributes, long names; returns contents by path."""
+    contents = {}
+    for index in range(files):
+        parent = directory / f"d{index % 4}"
+        parent.mkdir(exist_ok=True)
+        path = parent / (f"f{index}" if index % 7 else "long-" * 40 + str(index))
+        data = os.urandom((0, 1, 3552, 3553, 40_000, 300_000)[index % 6])
+        path.write_bytes(data)
+        contents[path.relative_to(directory)] = data
+    os.link(directory / "d1/f1", directory / "second name")
+    os.symlink("d1/f1", directory / "link")
+    os.setxattr(directory / "d2/f2", "user.color", b"green")
+    os.setxattr(directory / "d2", "user.kind", b"directory")
+    return contents
+
+
+def verify(directory, contents):
+    for path, data in contents.items():
+        equal((directory / path).read_bytes(), data, str(path)[-40:])
+    equal(os.readlink(directory / "link"), "d1/f1", "link")
+    equal(os.getxattr(directory / "d2/f2", "user.color"), b"green", "attribute")
+    equal(os.getxattr(directory / "d2", "user.kind"), b"directory", "attribute of a directory")
+
+
+def answer(volume, *words, **settings):
+    return json.loads(volume.command(*words, "--json", **settings).stdout)
+
+
+def keks(volume, target):
+    return {kek["version"]: kek for kek in answer(volume, "coverage", target)["zones"][0]["keks"]}
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def a_new_kek_while_mounted(volume):
+    """Everything is wrapped anew; the old version is refused while needed, then destroyed; an old copy of the keyring is useless."""
+    volume.init().mount()
+    top = volume.mountpoint
+    contents = sample(top)
+    held = open(top / "d0/held", "wb", buffering=0)
+    held.write(b"before")
+    old = volume.root / "keyring-before"
+    shutil.copytree(volume.lower / ".lethefs", old)
+    report = answer(volume, "kek", "rotate", top)
+    assert report["newKEK"] and not report["newCMK"] and report["kek"] == 2 and report["reencrypted"] == 0, report
+    assert report["rewrapped"] >= len(contents) + 4, report
+    counts = keks(volume, top)
+    equal(counts[1]["files"] + counts[1]["directories"], 0, "what the old version still protects")
+    assert counts[1]["mayRetire"] and counts[2]["files"] == len(contents) + 1, counts
+    held.write(b", after")
+    held.close()
+    equal((top / "d0/held").read_bytes(), b"before, after", "a file that was open")
+    retired = answer(volume, "kek", "retire", top, "1")
+    assert retired["versionKeysDestroyed"] >= 1, retired
+    equal(keks(volume, top)[1]["state"], "destroyed", "state")
+    verify(top, contents)
+    volume.unmount().mount()
+    verify(top, contents)
+    volume.unmount()
+    volume.check()
+    # The volume's own directory as it was before: the token has no version key for it any more.
+    shutil.move(volume.lower / ".lethefs", volume.root / "keyring-now")
+    shutil.copytree(old, volume.lower / ".lethefs")
+    refused = volume.command("mount", volume.lower, top, check=False)
+    assert refused.returncode == 22, refused
+    assert "version key" in refused.stderr, refused.stderr
+    shutil.rmtree(volume.lower / ".lethefs")
+    shutil.move(volume.root / "keyring-now", volume.lower / ".lethefs")
+    volume.mount()
+    verify(top, contents)
+    volume.unmount()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def retiring_what_is_needed_is_refused(volume):
+    volume.init().mount()
+    sample(volume.mountpoint)
+    volume.unmount()
+    kept = volume.root / "kept"
+    paths = [os.path.join(top, name) for top, _, names in os.walk(volume.lower) for name in sorted(names)
+             if ".lethefs" not in top and not os.path.islink(os.path.join(top, name))]
+    victim = next(path for path in sorted(paths) if os.path.getsize(path) == 4097)
+    shutil.copy2(victim, kept)
+    answer(volume, "kek", "rotate", volume.lower)
+    # A file comes back from a backup with the wrap that it had.
+    shutil.copy2(kept, victim)
+    refused = volume.command("kek", "retire", volume.lower, "1", check=False)
+    equal(refused.returncode, 41, "exit status")
+    assert "1 files" in refused.stderr and ("/d1/" in refused.stderr or "/second name" in refused.stderr), refused.stderr
+    answer(volume, "kek", "rotate", volume.lower)
+    for version in "1", "2":
+        answer(volume, "kek", "retire", volume.lower, version)
+    volume.check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def a_new_cmk(volume):
+    """Beside the old one, named after it, twice; the old ones are not asked any more."""
+    volume.init().mount()
+    contents = sample(volume.mountpoint)
+    first = answer(volume, "status", volume.mountpoint)["zones"][0]["cmks"][0]["uri"]
+    report = answer(volume, "cmk", "rotate", volume.mountpoint)
+    assert report["newCMK"] and not report["newKEK"] and report["rewrapped"] == 0, report
+    assert len(report["cmks"]) == 1 and report["cmks"][0] != first and "-v2" in report["cmks"][0], report
+    volume.unmount()
+    answer(volume, "cmk", "rotate", volume.lower)
+    volume.mount()
+    verify(volume.mountpoint, contents)
+    states = [cmk["state"] for cmk in answer(volume, "status", volume.mountpoint)["zones"][0]["cmks"]]
+    equal(states, ["deactivated", "deactivated", "active"], "states")
+    answer(volume, "kek", "rotate", volume.mountpoint)
+    answer(volume, "kek", "retire", volume.mountpoint, "1")
+    verify(volume.mountpoint, contents)
+    volume.unmount()
+    volume.check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def edited_rotation_state_is_an_error(volume):
+    """Older pieces of the volume's own directory put back one by one: refused, never a way back to an older key."""
+    volume.init().mount()
+    contents = sample(volume.mountpoint, files=6)
+    volume.unmount()
+    old = volume.root / "before"
+    shutil.copytree(volume.lower / ".lethefs", old)
+    answer(volume, "kek", "rotate", volume.lower)
+    answer(volume, "kek", "retire", volume.lower, "1")
+    for name in "zones/0", "volume", "state":
+        current = (volume.lower / ".lethefs" / name).read_bytes()
+        shutil.copy2(old / name, volume.lower / ".lethefs" / name)
+        refused = volume.command("mount", volume.lower, volume.mountpoint, check=False)
+        assert refused.returncode in (14, 22), (name, refused)
+        (volume.lower / ".lethefs" / name).write_bytes(current)
+    keyring = volume.lower / ".lethefs/zones/0"
+    whole = keyring.read_bytes()
+    for offset in range(0, len(whole), 37):
+        changed = bytearray(whole)
+        changed[offset] ^= 1 << offset % 8
+        keyring.write_bytes(changed)
+        refused = volume.command("coverage", volume.lower, check=False)
+        assert refused.returncode != 0, f"byte {offset}"
+    keyring.write_bytes(whole)
+    volume.mount()
+    verify(volume.mountpoint, contents)
+    volume.unmount()

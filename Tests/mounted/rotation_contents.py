@@ -1,0 +1,147 @@
+"""Re-encryption and shredding on a real mount."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+
+from harness import equal, on_volume
+from rotation import answer, keks, sample, verify
+
+
+def zone(volume, target):
+    return answer(volume, "coverage", target)["zones"][0]
+
+
+def wait_until(what, limit=60):
+    end = time.monotonic() + limit
+    while not what():
+        assert time.monotonic() < end, "it did not end in time"
+        time.sleep(0.2)
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def contents_while_programs_write(volume):
+    volume.init().mount()
+    top = volume.mountpoint
+    contents = sample(top)
+    big = bytearray(os.urandom(24 << 20))
+    (top / "big").write_bytes(big)
+    before = os.stat(top / "d1/f5")
+    writer = open(top / "big", "r+b", buffering=0)
+    log = open(top / "log", "ab", buffering=0)
+    job = subprocess.Popen([volume.backend.program(), "reencrypt", str(top), "--json"],
+                           env={**os.environ, **{k: str(v) for k, v in volume.env.items()}}, stdout=subprocess.PIPE, text=True)
+    lines = 0
+    while job.poll() is None:
+        data = os.urandom(5000)
+        at = int.from_bytes(os.urandom(4), "little") % (len(big) - 5000)
+        os.pwrite(writer.fileno(), data, at)
+        big[at:at + 5000] = data
+        log.write(b"%8d\n" % lines)
+        lines += 1
+        if lines % 20 == 0:
+            os.fsync(writer.fileno())
+    report = json.loads(job.stdout.read())
+    assert job.returncode == 0 and report["reencrypted"] >= len(contents), report
+    assert not report["newKEK"] and not report["newCMK"], report
+    writer.close()
+    log.close()
+    counted = zone(volume, top)
+    equal(counted["mixed"], 0, "files with several DEKs")
+    equal(sum(dek["files"] for dek in counted["deks"] if dek["version"] == 1), 0, "files under their first DEK")
+    equal(counted["pending"], [], "pending")
+    after = os.stat(top / "d1/f5")
+    equal(after.st_mtime_ns, before.st_mtime_ns, "mtime")
+    volume.unmount().mount()
+    equal((top / "big").read_bytes(), bytes(big), "big")
+    equal(len((top / "log").read_bytes()), 9 * lines, "log")
+    verify(top, contents)
+    volume.unmount()
+    volume.check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def killed_in_the_middle_it_goes_on_by_itself(volume):
+    volume.init().mount()
+    top = volume.mountpoint
+    contents = sample(top)
+    data = os.urandom(6 << 20)
+    (top / "big").write_bytes(data)
+    os.sync()
+    answer(volume, "reencrypt", top, "--background", "--rate", "4")
+    for _ in range(3):
+        time.sleep(0.5)
+        volume.kill()
+        volume.mount()
+        equal((top / "big").read_bytes(), data, "big")
+    wait_until(lambda: not zone(volume, top)["pending"])
+    counted = zone(volume, top)
+    equal(counted["mixed"], 0, "files with several DEKs")
+    equal(sum(dek["files"] for dek in counted["deks"] if dek["version"] == 1), 0, "files under their first DEK")
+    verify(top, contents)
+    volume.unmount()
+    volume.check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def paused_resumed_and_cancelled(volume):
+    volume.init().mount()
+    top = volume.mountpoint
+    (top / "big").write_bytes(os.urandom(8 << 20))
+    answer(volume, "reencrypt", top, "--background", "--rate", "2")
+    paused = answer(volume, "reencrypt", top, "--pause")
+    assert "paused" in paused["pending"][0], paused
+    volume.unmount().mount()
+    assert "paused" in answer(volume, "reencrypt", top, "--status")["pending"][0]
+    answer(volume, "reencrypt", top, "--resume")
+    answer(volume, "reencrypt", top, "--cancel")
+    equal(answer(volume, "reencrypt", top, "--status")["pending"], [], "pending")
+    refused = volume.command("reencrypt", top, "--pause", check=False)
+    equal(refused.returncode, 64, "exit status")
+    volume.unmount()
+    # Offline, to the end.
+    report = answer(volume, "reencrypt", volume.lower)
+    assert report["reencrypted"] == 1 and report["pending"] == [], report
+    volume.check()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def shredded_files_open_from_no_copy(volume):
+    volume.init().mount()
+    top = volume.mountpoint
+    contents = sample(top)
+    (top / "tree/deep").mkdir(parents=True)
+    for index in range(20):
+        (top / f"tree/deep/{index}").write_bytes(os.urandom(5000))
+    (top / "secret").write_bytes(b"to be forgotten" * 100)
+    volume.unmount()
+    copy = volume.root / "copy"
+    shutil.copytree(volume.lower, copy, symlinks=True)
+    volume.mount()
+    certificate = answer(volume, "shred", top / "secret", top / "tree", "--certificate", volume.root / "certificate")
+    equal(certificate["deleted"]["files"], 21, "files")
+    key = certificate["keys"][0]
+    assert key["destroyed"] == [1] and key["refused"] == [1] and key["versionKeysDestroyed"] >= 1, key
+    equal(certificate["sanitization"]["method"], "Cryptographic Erase", "method")
+    assert "Cryptographic Erase" in (volume.root / "certificate.txt").read_text()
+    assert not (top / "secret").exists() and not (top / "tree").exists()
+    verify(top, contents)
+    equal(keks(volume, top)[1]["state"], "destroyed", "state")
+    volume.unmount()
+    volume.check()
+    refused = volume.command("mount", copy, top, check=False)
+    equal(refused.returncode, 22, "exit status")
+    # The old header in today's volume, and the old keyring in today's volume: neither opens.
+    victim = [path for path in copy.iterdir() if not path.is_symlink() and path.is_file()
+              and not (volume.lower / path.name).exists()]
+    assert len(victim) == 1, victim
+    shutil.copy2(victim[0], volume.lower / victim[0].name)
+    volume.mount()
+    try:
+        (top / "secret").read_bytes()
+        raise AssertionError("the shredded file opened")
+    except OSError:
+        pass
+    volume.unmount()
