@@ -1,3 +1,4 @@
+import CLinux
 import KeyManagement
 import Storage
 import VolumeFormat
@@ -31,7 +32,7 @@ extension VolumeMount {
     package func rotateKEK(
         _ zone: ZoneID, editing: KeyringEditing, compromised: Bool = false, shred: Bool = false
     ) throws(VolumeError) -> KeyVersion {
-        let now = Volume.now
+        let now = compromised ? Self.nextSecond() : Volume.now
         let version = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, KeyVersion) in
             var new = try editing.addKEK(to: &keyring, keys, old: compromised ? .compromised : .deactivated, now: now)
             if compromised { new = try editing.addMetadataKey(to: &keyring, new, now: now) }
@@ -71,8 +72,8 @@ extension VolumeMount {
     package func beginReencryption(
         _ zone: ZoneID, scope: UniqueID?, rate: UInt32, flags: PendingWork.Flags, editing: KeyringEditing
     ) throws(VolumeError) -> PendingWork {
+        let now = Self.nextSecond()
         let work = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, PendingWork) in
-            let now = Volume.now
             let work = PendingWork(
                 .reencrypt, version: keys.activeKEK.version, started: now, flags: flags, rate: rate,
                 scope: scope ?? PendingWork.wholeZone)
@@ -84,6 +85,18 @@ extension VolumeMount {
         }
         volume.waitForKeyUsers()
         return work
+    }
+
+    /// Waits for the clock's next second, and gives it: every DEK that there is was made before, or in it. DEKs are dated in whole
+    /// seconds, and those of a re-encryption one after its own start.
+    private static func nextSecond() -> UInt64 {
+        let now = Volume.now
+        var steps = 0
+        while Volume.now <= now, steps < 100 {
+            usleep(20_000)
+            steps += 1
+        }
+        return max(now + 1, Volume.now)
     }
 
     /// Changes how noted work is done; it is the one of the same kind, start and scope.
