@@ -20,7 +20,7 @@ extension ControlVerb {
     static let reencryptSteer = ControlVerb("reencrypt-steer")
     /// paths: JSON array. Notes the shredding; answers with the zones.
     static let shredBegin = ControlVerb("shred-begin")
-    /// zone. After the files were deleted.
+    /// zone, request: JSON of what was deleted and by whom. After the files were deleted.
     static let shredFinish = ControlVerb("shred-finish")
     /// zone. Nothing was deleted: the note goes.
     static let shredAbandon = ControlVerb("shred-abandon")
@@ -29,9 +29,9 @@ extension ControlVerb {
 extension DaemonServices {
     var rotation: Rotation {
         let log = log
-        return Rotation(mount: mount, roots: roots, host: host, lower: request.lower, sweeps: sweeps) {
-            log.notice("\($0)")
-        }
+        return Rotation(
+            mount: mount, roots: roots, host: host, lower: request.lower, sweeps: sweeps, audit: audit
+        ) { log.notice("\($0)") }
     }
 
     private static func zone(_ arguments: [String: String]) throws -> ZoneID {
@@ -82,7 +82,10 @@ extension DaemonServices {
         },
         .shredFinish: { services, arguments in
             try services.writable()
-            return try services.rotation.finishShredding(zone(arguments))
+            guard let data = arguments["request"].map({ Data($0.utf8) }),
+                let asked = try? JSONDecoder().decode(SanitizationCertificate.Asked.self, from: data)
+            else { throw Failure(.invalid, "not a request to shred") }
+            return try services.rotation.finishShredding(zone(arguments), asked)
         },
         .shredAbandon: { services, arguments in try services.rotation.abandonShredding(zone(arguments)) },
         .coverage: { services, arguments in

@@ -1,3 +1,4 @@
+import ControlPlane
 import FoundationEssentials
 import KeyManagement
 import Storage
@@ -55,7 +56,7 @@ extension Rotation {
         return Done()
     }
 
-    func finishShredding(_ zone: ZoneID) throws -> Shredding {
+    func finishShredding(_ zone: ZoneID, _ asked: SanitizationCertificate.Asked) throws -> SignedCertificate {
         guard mount.keyring(zone) != nil else { throw unknown(zone) }
         let start = SweepClock.now
         return try reporting {
@@ -65,14 +66,40 @@ extension Rotation {
             note(
                 "zone \(zone.rawValue): shredded: KEK "
                     + shredded.destroyed.map { "v\($0.rawValue)" }.joined(separator: ", ") + " destroyed")
+            recordShredding(zone, shredded)
             let cmks = mount.keyring(zone)?.cmks.filter(\.isInUse).map(\.uri) ?? []
             let tokens = cmks.map { uri in (try? roots.current.resolve(uri).describe().owner) ?? [:] }
-            return Shredding(
+            let shredding = Shredding(
                 volume: "\(mount.volume.description.volume)", zone: zone.rawValue,
                 destroyed: shredded.destroyed.map(\.rawValue), versionKeysDestroyed: shredded.versionKeys,
                 refused: shredded.refused.map(\.rawValue), activeKEK: shredded.active.rawValue,
                 survivorsRewrapped: shredded.rewrapped, keyringGeneration: shredded.generation, tokens: tokens,
                 cmks: cmks, seconds: SweepClock.now - start)
+            return try sign(SanitizationCertificate(asked, lower: lower, shredding))
         }
+    }
+
+    func recordShredding(_ zone: ZoneID, _ shredded: VolumeMount.Shredded) {
+        audit?.append(
+            .shredded, zone: zone,
+            [
+                "destroyed": shredded.destroyed.map { "\($0.rawValue)" }.joined(separator: ","),
+                "active": "\(shredded.active.rawValue)", "versionKeys": "\(shredded.versionKeys)",
+            ])
+    }
+
+    /// By the key beside the root zone's CMK, where there is one.
+    private func sign(_ certificate: SanitizationCertificate) throws -> SignedCertificate {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        encoder.dateEncodingStrategy = .iso8601
+        let statement = try encoder.encode(certificate)
+        var signed = SignedCertificate(certificate: certificate, statement: String(decoding: statement, as: UTF8.self))
+        if let audit, let signature = audit.sign(Array(statement)) {
+            signed.key = signature.keyID
+            signed.signature = Data(signature.bytes).base64EncodedString()
+            signed.publicKeys = audit.publicKeys.map { Data($0).base64EncodedString() }
+        }
+        return signed
     }
 }

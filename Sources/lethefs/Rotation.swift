@@ -13,6 +13,8 @@ struct Rotation {
     let host: Host
     let lower: String
     let sweeps: Sweeps
+    /// Of a mounted volume.
+    var audit: AuditLog?
     /// For the log; never a secret or a plaintext name.
     let note: @Sendable (String) -> Void
 
@@ -87,6 +89,10 @@ struct Rotation {
                 note(
                     "zone \(zone.rawValue): KEK v\(version.rawValue) made\(compromised ? ", the one before is compromised" : "")"
                 )
+                audit?.append(.kekRotated, zone: zone, ["version": "\(version.rawValue)"])
+                if compromised {
+                    audit?.append(.versionCompromised, zone: zone, ["before": "\(version.rawValue)"])
+                }
                 try mount.rewrap(zone, control: control)
                 var report = try report(zone)
                 report.newKEK = true
@@ -106,6 +112,8 @@ struct Rotation {
         return try reporting {
             let destroyed = try sweeps.run(zone, .keys) { _ in try mount.retire(zone, version, editing: editing) }
             note("zone \(zone.rawValue): KEK v\(version.rawValue) destroyed, \(destroyed) version keys in the tokens")
+            audit?.append(
+                .versionRetired, zone: zone, ["version": "\(version.rawValue)", "versionKeys": "\(destroyed)"])
             var report = try report(zone)
             report.versionKeysDestroyed = destroyed
             report.seconds = SweepClock.now - start
@@ -141,6 +149,9 @@ struct Rotation {
                 try mount.replaceCMKs(zone, with: cmks, editing: editing)
             }
             note("zone \(zone.rawValue): KEKs wrapped by another CMK")
+            audit?.append(.cmkRotated, zone: zone, ["cmk": cmks.first?.uri ?? ""])
+            // The root zone's CMK has the key that signs the log beside it.
+            if zone == .root, let signer = try? cmks.first?.signer(creating: true) { audit?.use(signer) }
             var report = try report(zone)
             report.newCMK = true
             report.versionKeysDestroyed = destroyed
@@ -159,6 +170,7 @@ struct Rotation {
                 let scope = try path.map { try mount.volume.identity(of: $0) }
                 let work = try mount.beginReencryption(zone, scope: scope, rate: rate, flags: flags, editing: editing)
                 note("zone \(zone.rawValue): re-encryption begins")
+                audit?.append(.reencryptionStarted, zone: zone, ["scope": path == nil ? "zone" : "path"])
                 guard !background else { return try report(zone) }
                 let count = try mount.reencrypt(zone, work, editing: editing, control: control)
                 var report = try report(zone)
@@ -166,9 +178,16 @@ struct Rotation {
                 report.files = control.progress.files
                 report.seconds = SweepClock.now - start
                 note("zone \(zone.rawValue): \(count) files re-encrypted, \(control.progress.sealed) bytes")
+                finished(zone, count)
                 return report
             }
         }
+    }
+
+    /// A re-encryption that was interrupted, by an unmount or by command, is not finished.
+    private func finished(_ zone: ZoneID, _ count: UInt64) {
+        guard mount.keyring(zone)?.pending.contains(where: { $0.kind == .reencrypt }) == false else { return }
+        audit?.append(.reencryptionFinished, zone: zone, ["files": "\(count)"])
     }
 
     /// Pauses, resumes or ends what is noted of re-encryptions in a zone.
@@ -216,11 +235,13 @@ struct Rotation {
                             try mount.reencrypt(zone, work, editing: editing, control: $0)
                         }
                         note("zone \(zone.rawValue): \(count) files re-encrypted")
+                        finished(zone, count)
                     case .shred:
                         let shredded = try sweeps.run(zone, .shred) {
                             try mount.finishShredding(zone, editing: editing, control: $0)
                         }
                         note("zone \(zone.rawValue): \(shredded.destroyed.count) KEK versions destroyed")
+                        recordShredding(zone, shredded)
                     }
                 }
             }

@@ -46,33 +46,35 @@ struct SanitizationCertificate: Codable {
     var residual: [String]
     var person: Person
 
-    init(targets: [String], deletion: Deletion, lower: String, shreddings: [Rotation.Shredding]) {
-        self.targets = targets
-        deleted = Counts(
-            files: deletion.files, directories: deletion.directories, others: deletion.others, bytes: deletion.bytes,
-            filesWithOtherNames: deletion.linked)
-        media = Media(serialNumber: shreddings.first?.volume ?? "", source: lower)
-        let versions = shreddings.map { shredding in
-            "zone \(shredding.zone): " + shredding.destroyed.map { "v\($0)" }.joined(separator: ", ")
-        }
+    /// What the command tells the daemon: what it deleted, for whom.
+    struct Asked: Codable {
+        var targets: [String]
+        var deleted: Counts
+        var name: String
+        var host: String
+    }
+
+    init(_ asked: Asked, lower: String, _ shredding: Rotation.Shredding) {
+        targets = asked.targets
+        deleted = asked.deleted
+        media = Media(serialNumber: shredding.volume, source: lower)
+        let versions = shredding.destroyed.map { "v\($0)" }.joined(separator: ", ")
         sanitization = Sanitization(
-            detail: "KEK versions destroyed in the keyring and, by their version keys, in the token: "
-                + versions.joined(separator: "; "),
+            detail:
+                "KEK versions of zone \(shredding.zone) destroyed in the keyring and, by their version keys, in the token: "
+                + versions,
             tool: Lethefs.configuration.version,
             verification: "each destroyed version was tried with the keyring as it was before; the token refused each")
-        keys = shreddings
-        var residual = ["Ciphertext may remain in free blocks, snapshots and backups; no key opens it."]
-        residual.append("A backup of the token itself, from before, would bring the version keys back.")
-        if deletion.linked > 0 {
-            residual.append("\(deletion.linked) files have other names in the volume and survive under those.")
+        keys = [shredding]
+        residual = [
+            "Ciphertext may remain in free blocks, snapshots and backups; no key opens it.",
+            "A backup of the token itself, from before, would bring the version keys back.",
+        ]
+        if asked.deleted.filesWithOtherNames > 0 {
+            residual.append(
+                "\(asked.deleted.filesWithOtherNames) files have other names in the volume and survive under those.")
         }
-        self.residual = residual
-        var host = [CChar](repeating: 0, count: 256)
-        gethostname(&host, 255)
-        person = Person(
-            name: ProcessInfo.processInfo.environment["SUDO_USER"] ?? ProcessInfo.processInfo.environment["USER"]
-                ?? "uid \(getuid())",
-            host: String(decoding: host.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self), date: Date.now)
+        person = Person(name: asked.name, host: asked.host, date: Date.now)
     }
 
     /// For people.
@@ -106,5 +108,24 @@ struct SanitizationCertificate: Codable {
             "  signature   ____________________",
         ]
         return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+/// A certificate, the very bytes that were signed, and the signature: ECDSA or RSA over SHA-256 by the key beside the CMK (AUDIT.md).
+struct SignedCertificate: Codable {
+    var certificate: SanitizationCertificate
+    /// The certificate as JSON text, as it was signed.
+    var statement: String
+    /// SHA-256 of the signing key's SubjectPublicKeyInfo; `nil` when nothing could sign.
+    var key: String?
+    /// Base64.
+    var signature: String?
+    /// The volume's signing keys, SubjectPublicKeyInfo, base64.
+    var publicKeys: [String] = []
+
+    /// For people.
+    var text: String {
+        guard let key, let signature else { return certificate.text + "NOT SIGNED: the token gave no signature\n" }
+        return certificate.text + "signed by     key \(key)\n              \(signature)\n"
     }
 }

@@ -40,16 +40,29 @@ struct ShredCommand: ParsableCommand {
             }
             let progress = ProgressLine { (try? DaemonClient.ask(record, .sweeps, timeoutSeconds: 5)) ?? [] }
             defer { progress.end() }
-            var shreddings: [Rotation.Shredding] = []
+            let asked = String(decoding: try JSONEncoder().encode(self.asked(deletion)), as: UTF8.self)
+            var certificates: [SignedCertificate] = []
             for zone in begun.zones {
-                shreddings.append(
-                    try DaemonClient.ask(record, .shredFinish, ["zone": "\(zone)"], timeoutSeconds: 7 * 24 * 3600))
+                certificates.append(
+                    try DaemonClient.ask(
+                        record, .shredFinish, ["zone": "\(zone)", "request": asked], timeoutSeconds: 7 * 24 * 3600))
             }
             progress.end()
-            let certificate = SanitizationCertificate(
-                targets: paths.map { $0 }, deletion: deletion, lower: record.lower, shreddings: shreddings)
-            try emit(certificate)
+            try emit(certificates)
         }
+    }
+
+    private func asked(_ deletion: Deletion) -> SanitizationCertificate.Asked {
+        var host = [CChar](repeating: 0, count: 256)
+        gethostname(&host, 255)
+        let environment = ProcessInfo.processInfo.environment
+        return SanitizationCertificate.Asked(
+            targets: paths,
+            deleted: .init(
+                files: deletion.files, directories: deletion.directories, others: deletion.others,
+                bytes: deletion.bytes, filesWithOtherNames: deletion.linked),
+            name: environment["SUDO_USER"] ?? environment["USER"] ?? "uid \(getuid())",
+            host: String(decoding: host.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self))
     }
 
     /// The daemon of all paths, and where they are in its mount.
@@ -75,20 +88,21 @@ struct ShredCommand: ParsableCommand {
         return (found, inside)
     }
 
-    private func emit(_ certificate: SanitizationCertificate) throws {
+    private func emit(_ certificates: [SignedCertificate]) throws {
+        let text = certificates.map(\.text).joined(separator: "\n")
         if let file = self.certificate {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
             encoder.dateEncodingStrategy = .iso8601
             do {
-                try encoder.encode(certificate).write(to: URL(filePath: file + ".json"), options: .atomic)
-                try Data(certificate.text.utf8).write(to: URL(filePath: file + ".txt"), options: .atomic)
+                try encoder.encode(certificates).write(to: URL(filePath: file + ".json"), options: .atomic)
+                try Data(text.utf8).write(to: URL(filePath: file + ".txt"), options: .atomic)
             } catch {
                 throw Failure(.storage, "writing the certificate \(file): \(error)", meaning: "The shredding is done.")
             }
         }
-        if json { return try printJSON(certificate) }
-        FileHandle.standardOutput.write(certificate.text)
+        if json { return try printJSON(certificates) }
+        FileHandle.standardOutput.write(text)
     }
 }
 

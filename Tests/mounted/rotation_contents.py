@@ -120,7 +120,10 @@ def shredded_files_open_from_no_copy(volume):
     copy = volume.root / "copy"
     shutil.copytree(volume.lower, copy, symlinks=True)
     volume.mount()
-    certificate = answer(volume, "shred", top / "secret", top / "tree", "--certificate", volume.root / "certificate")
+    signed, = answer(volume, "shred", top / "secret", top / "tree", "--certificate", volume.root / "certificate")
+    certificate = signed["certificate"]
+    assert signed["signature"] and signed["publicKeys"], "the certificate is not signed"
+    equal(json.loads(signed["statement"])["deleted"]["files"], 21, "files in the signed text")
     equal(certificate["deleted"]["files"], 21, "files")
     key = certificate["keys"][0]
     assert key["destroyed"] == [1] and key["refused"] == [1] and key["versionKeysDestroyed"] >= 1, key
