@@ -95,7 +95,8 @@ def retiring_what_is_needed_is_refused(volume):
     shutil.copy2(kept, victim)
     refused = volume.command("kek", "retire", volume.lower, "1", check=False)
     equal(refused.returncode, 41, "exit status")
-    assert "1 files" in refused.stderr and ("/d1/" in refused.stderr or "/second name" in refused.stderr), refused.stderr
+    paths = [line.strip() for line in refused.stderr.splitlines() if line.strip().startswith("/")]
+    assert "1 files" in refused.stderr and len(paths) == 1, refused.stderr
     answer(volume, "kek", "rotate", volume.lower)
     for version in "1", "2":
         answer(volume, "kek", "retire", volume.lower, version)
