@@ -16,7 +16,11 @@ extension VolumeMount {
     /// Unwraps the zone's active KEK by a real call to its owner, and lets it go: the owner still says yes.
     package func probe(_ zone: ZoneID) throws(KeyringError) {
         guard let keyring = keyring(zone) else { throw .noUsableKEK }
-        try unlocking.probe(keyring)
+        do throws(KeyringError) { try unlocking.probe(keyring) } catch {
+            // A rotation may have come in between, and destroyed what the keyring of before needed.
+            guard let now = self.keyring(zone), now != keyring else { throw error }
+            try unlocking.probe(now)
+        }
     }
 
     /// Unwraps a zone's keys anew by real calls to their owner. Opens nothing by itself.

@@ -34,7 +34,9 @@ import Testing
     @Test(arguments: RootError.Code.allCases)
     func everyAnswer(code: RootError.Code) {
         var lease = Lease(Self.timing, unlockedAt: 100)
-        let refusals: Set<RootError.Code> = [.disabled, .denied, .pendingDeletion, .destroyed, .keyNotFound]
+        let refusals: Set<RootError.Code> = [
+            .disabled, .denied, .pendingDeletion, .destroyed, .versionDestroyed, .keyNotFound,
+        ]
         let early = lease.answered(startedAt: 101, now: 101.1, error: Self.error(code))
         #expect(early == (refusals.contains(code) ? .revoke : .goOn))
         #expect(lease.end == 105, "an error never extends a lease")
