@@ -105,7 +105,7 @@ package struct KeyringEditing: Sendable {
         for cmk in keyring.cmks {
             do { destroyed += try resolve(cmk.uri).destroyVersionKeys(context, except: kept) } catch {
                 let isGone = error.code == .keyNotFound || error.code == .destroyed
-                guard isGone, !cmk.isInUse else { throw .root(error, uri: cmk.uri) }
+                guard isGone, !cmk.isInUse || cmk.state == .destroyed else { throw .root(error, uri: cmk.uri) }
             }
         }
         return destroyed
@@ -162,6 +162,8 @@ package struct KeyringEditing: Sendable {
         var inUse: [any CustomerMasterKey] = []
         var indices: [UInt8] = []
         for (index, cmk) in keyring.cmks.enumerated() where cmk.isInUse {
+            // Where any one is enough, those that are left do.
+            if keyring.policy == .anyOf, cmk.state == .destroyed { continue }
             do { inUse.append(try resolve(cmk.uri)) } catch { throw .root(error, uri: cmk.uri) }
             indices.append(UInt8(index))
         }

@@ -29,8 +29,8 @@ package struct ZoneKeyring: Equatable, Sendable {
             self.history = history
         }
         package var state: KeyState { history.last?.state ?? .preActivation }
-        /// It wraps KEKs; a CMK that was rotated away does not.
-        package var isInUse: Bool { state == .active || state == .suspended }
+        /// It wraps KEKs. One that was rotated away does not, whatever became of it after.
+        package var isInUse: Bool { !history.contains { $0.state == .deactivated } }
     }
 
     /// One wrap of a KEK version, by the CMK at `cmk` in `cmks`.
