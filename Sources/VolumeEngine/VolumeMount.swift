@@ -53,7 +53,9 @@ package final class VolumeMount: Sendable {
         cleanState = Mutex(try Self.sealClean(current, keys))
         do {
             volume = try Volume(
-                description: description, options: options, epoch: current.epoch,
+                description: description, options: options,
+                // A mount that stores nothing is a new one all the same: what the crashed one stored is in doubt.
+                epoch: options.readOnly && current.mounted ? current.epoch + 1 : current.epoch,
                 lastCrashedEpoch: current.lastCrashedEpoch, lowerRoot: files.lowerRoot,
                 volumeDirectory: files.directory, zones: [Zone(keys)] + others.zones, onDamage: onDamage)
             // A root that cannot be read is found now, not at the first program's first call.
