@@ -45,6 +45,7 @@ extension FileContent {
             return
         }
         if newPages < Geometry.pageCount(forSize: size) {
+            try keepTelling(newSize, by: PageIndex(rawValue: newPages - 1))
             try Lower.truncate(descriptor, to: newPages * UInt64(Geometry.pageSize))
             let last = PageIndex(rawValue: newPages - 1)
             size = Geometry.plainStart(of: last) + UInt64(Geometry.capacity(of: last))
@@ -53,6 +54,17 @@ extension FileContent {
         try cutLastPage(at: newSize)
         size = newSize
         try setLowerLength()
+    }
+
+    /// Before pages fall away. The page that becomes the last one may have been sealed when the file ended inside it, or be a hole: its
+    /// leader would tell too little after a crash. Then the header tells, durably, since no file system orders the two.
+    private func keepTelling(_ newSize: UInt64, by page: PageIndex) throws(Errno) {
+        let needed = Int(newSize - Geometry.plainStart(of: page))
+        guard try volume.usedLength(of: page, descriptor) < needed else { return }
+        header.size = newSize
+        header.generation += 1
+        try storeHeader()
+        try Lower.sync(descriptor, dataOnly: true)
     }
 
     /// Lets the lower length tell `size`. Its tail is a hole: what lay behind the last page is cut off first.

@@ -152,7 +152,7 @@ extension Volume {
 
     /// Payload bytes that a page's leader says are in use; 0 for a hole. The leader is authenticated when the page is read; until
     /// then it decides nothing but where the file ends.
-    private func usedLength(of page: PageIndex, _ descriptor: Descriptor) throws(Errno) -> Int {
+    func usedLength(of page: PageIndex, _ descriptor: Descriptor) throws(Errno) -> Int {
         let offset = Geometry.leaderOffset(of: page) + UInt64(PageLeader.versionOffset)
         let leader = try Lower.readValue(descriptor, at: offset, initial: UInt32(0))
         return min(PageLeader(versionAndLength: UInt32(littleEndian: leader)).usedLength, Geometry.capacity(of: page))
