@@ -34,7 +34,8 @@ class LetheFS:
         self.volume.command("mount", lower, mountpoint, *(["-o", options] if options else []))
 
     def unmount(self, mountpoint):
-        self.volume.command("unmount", mountpoint)
+        # It flushes the whole lower file system, which others may have been writing to.
+        self.volume.command("unmount", mountpoint, limit=180)
 
     def pid(self):
         answer = self.volume.command("status", self.volume.lower, "--json", check=False)
