@@ -84,6 +84,8 @@ struct Revocation {
         let inodes = volume.retainInodes(of: zone)
         defer { volume.release(inodes) }
         kernel.invalidateAttributes(inodes.map(\.node))
+        // What nobody writes to goes at once; the rest when it is stored.
+        kernel.purge(volume.clean(inodes).map(\.node))
         let flushed = flush(root)
         kernel.purge(inodes.map(\.node))
         // What was under way may have been added meanwhile.

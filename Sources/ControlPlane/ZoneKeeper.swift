@@ -89,7 +89,12 @@ package final class ZoneKeeper: Sendable {
         }
     }
 
-    package func start() { Thread.detach { [self] in Run(self).loop() } }
+    package func start() {
+        Thread.detach { [self] in
+            Urgency.raiseThread()
+            Run(self).loop()
+        }
+    }
 
     /// Asks the owner now, and acts on the answer before this returns.
     package func probeNow(timeoutSeconds: Double = 60) -> Outcome? { ask(timeoutSeconds) { .probe($0) } }
@@ -230,7 +235,9 @@ package final class ZoneKeeper: Sendable {
         private func revoke(_ reason: Errno, _ cause: String) {
             // The guardian would take a daemon that is still at it for one that hangs.
             keeper.onLease(keeper.zone.id, BootClock.now + Revocation.longestSeconds)
-            let report = keeper.revocation.run(keeper.zone, reason: reason, cause: cause)
+            let report = Urgency.beforeOtherSessions {
+                keeper.revocation.run(keeper.zone, reason: reason, cause: cause)
+            }
             closedSince = BootClock.now
             isOut = false
             keeper.shown.withLock { shown in

@@ -44,6 +44,7 @@ package final class FileContent: @unchecked Sendable {
     // Changed by those who hold `lock` alone; `reserveInvocations` takes from it while it is held shared.
     private let leased = Atomic<UInt64>(0)
     private let hasKeys = Atomic<Bool>(true)
+    private let writers = Atomic<Bool>(false)
     private let failures = Atomic<UInt64>(0)
 
     /// What the lower storage holds as this file's header.
@@ -118,6 +119,10 @@ package final class FileContent: @unchecked Sendable {
         lengthTellsSize = loaded.lengthTellsSize
         size = loaded.size
     }
+
+    /// Somebody has opened it for writing since it was first opened: the kernel may hold pages that are not stored yet.
+    var mayBeDirty: Bool { writers.load(ordering: .acquiring) }
+    func noteWriter() { writers.store(true, ordering: .releasing) }
 
     /// Unwraps the DEKs again after a revocation. Called without `lock`, before each operation that needs keys.
     @inline(__always)

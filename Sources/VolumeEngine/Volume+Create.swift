@@ -45,6 +45,7 @@ extension Volume {
         do throws(Errno) {
             let content = try gate(inode).lock.withLock { (_) throws(Errno) in
                 let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
+                content.noteWriter()
                 inode.state.withLock { state in
                     state.content = content
                     // It is new; what it inherits is an ACL at the most.

@@ -15,9 +15,11 @@ extension Volume {
                     let (descriptor, isWritable, _) = try openLower(inode, forWriting: true)
                     return (descriptor, isWritable)
                 }
+                if forWriting { content.noteWriter() }
                 return content
             }
             let content = try loadContent(inode, forWriting: forWriting)
+            if forWriting { content.noteWriter() }
             inode.state.withLock { $0.content = content }
             table.retain(inode)
             return content

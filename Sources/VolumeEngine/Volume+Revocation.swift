@@ -15,6 +15,11 @@ extension Volume {
 
     package func release(_ inodes: [Inode]) { for inode in inodes { table.release(inode) } }
 
+    /// Those among these inodes of which the kernel holds nothing that is not stored: no program that could write has them open.
+    package func clean(_ inodes: [Inode]) -> [Inode] {
+        inodes.filter { !($0.state.withLock { $0.content }?.mayBeDirty ?? false) }
+    }
+
     /// Stores headers and sizes of a draining zone's open files, so that nothing about them is left to write.
     package func settle(_ inodes: [Inode]) {
         for inode in inodes {

@@ -67,6 +67,8 @@ static inline int linux_set_core_limit(const struct rlimit *limit) { return setr
 static inline void linux_bound_heap(void) { mallopt(M_ARENA_MAX, 2); }
 static inline void linux_trim_heap(void) { malloc_trim(0); }
 static inline int linux_lock_all_memory(void) { return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT); }
+/// nice(2) of the calling thread; -1 where that is not allowed.
+static inline int linux_set_thread_nice(int nice) { return setpriority(PRIO_PROCESS, 0, nice); }
 static inline int linux_get_errno(void) { return errno; }
 static inline void linux_set_errno(int value) { errno = value; }
 static inline int linux_memory_file(const char *name) { return (int)syscall(SYS_memfd_create, name, 1u /* CLOEXEC */ | 2u /* ALLOW_SEALING */); }
