@@ -26,6 +26,9 @@ package enum AuditKind: String, Sendable, CaseIterable {
     case kekRotated = "kek-rotated"
     case versionRetired = "version-retired"
     case versionCompromised = "version-compromised"
+    case policyChanged = "policy-changed"
+    case cryptoperiodWarning = "cryptoperiod-warning"
+    case cryptoperiodRotated = "cryptoperiod-rotated"
     case revoked
     case restored
     case guardianPurged = "guardian-purged"

@@ -52,6 +52,10 @@ package struct MountStatus: Codable, Sendable, Equatable {
     /// `nil` on a read-only mount, and where the log could not be opened.
     package var audit: AuditLog.Status?
     package var zones: [ZoneStatus]
+    /// How each zone's keys stand to the volume's cryptoperiods.
+    package var cryptoperiods: [CryptoperiodReview]?
+    /// The revision of the cryptoperiods that this host has seen, where the volume's is older.
+    package var policyRevertedFrom: UInt64?
 
     package init(
         volume: String, lower: String, mountPoint: String, pid: Int32, mountedAt: Date, readOnly: Bool,

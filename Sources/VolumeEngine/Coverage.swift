@@ -31,6 +31,10 @@ package struct Coverage: Sendable, Equatable {
     package var unwritten: UInt64 = 0
     /// The oldest current DEK of a file, in seconds since 1970; 0 if there is none.
     package var oldestDEK: UInt64 = 0
+    /// How many files' current DEKs were made in which span of time, by its beginning in seconds since 1970; and directories'. Only
+    /// where a span's length was asked for.
+    package var filesByAge: [UInt64: UInt64] = [:]
+    package var directoriesByAge: [UInt64: UInt64] = [:]
     /// Objects whose header or seal could not be read: what protects them is not known.
     package var failed: UInt64 = 0
     package var failures: [String] = []
@@ -43,15 +47,18 @@ final class CoverageSweep: SweepVisitor {
     private let volume: Volume
     private let zone: ZoneID
     private let control: SweepControl
+    /// Seconds; 0 to count no ages.
+    private let ageStep: UInt64
     // Leaf locks.
     private let coverage = Mutex(Coverage())
     /// Files with several names, so that each counts once.
     private let seen = Mutex<Set<InodeKey>>([])
 
-    init(_ volume: Volume, _ zone: ZoneID, _ control: SweepControl) {
+    init(_ volume: Volume, _ zone: ZoneID, _ control: SweepControl, ageStep: UInt64 = 0) {
         self.volume = volume
         self.zone = zone
         self.control = control
+        self.ageStep = ageStep
     }
 
     var result: Coverage {
@@ -71,8 +78,13 @@ final class CoverageSweep: SweepVisitor {
     }
 
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
-        var unused = 0
-        guard control.pace(bytes: 0, lastUses: &unused) else { return }
+        let start = SweepControl.nanoseconds
+        let before = volume.buffers.uses
+        defer {
+            var uses = before
+            _ = control.pace(
+                bytes: 0, worked: SweepControl.nanoseconds - start, uses: volume.buffers.uses, lastUses: &uses)
+        }
         let descriptor = try volume.openToRead(entry)
         let info = try Lower.stat(descriptor)
         guard info.st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
@@ -136,6 +148,14 @@ final class CoverageSweep: SweepVisitor {
                 }
             }
             add(&coverage.deks[current.version, default: .init()])
+            if ageStep > 0 {
+                let made = current.created - current.created % ageStep
+                if size == nil {
+                    coverage.directoriesByAge[made, default: 0] += 1
+                } else {
+                    coverage.filesByAge[made, default: 0] += 1
+                }
+            }
             guard size != nil else { return }
             if slots.count > 1 { coverage.mixed += 1 }
             if coverage.oldestDEK == 0 || current.created < coverage.oldestDEK { coverage.oldestDEK = current.created }

@@ -68,11 +68,13 @@ extension VolumeMount {
         try forget(zone) { $0.kind == .rewrap }
     }
 
-    /// Notes a re-encryption in the keyring. One of a whole zone gets a new metadata key, too.
+    /// Notes a re-encryption in the keyring. One of a whole zone gets a new metadata key, too, unless `cutoff` (seconds since 1970)
+    /// limits it to DEKs made then or before, and the newest metadata key is younger.
     package func beginReencryption(
-        _ zone: ZoneID, scope: UniqueID?, rate: UInt32, flags: PendingWork.Flags, editing: KeyringEditing
+        _ zone: ZoneID, scope: UniqueID?, rate: UInt32, flags: PendingWork.Flags, editing: KeyringEditing,
+        cutoff: UInt64? = nil
     ) throws(VolumeError) -> PendingWork {
-        let now = Self.nextSecond()
+        let now = cutoff ?? Self.nextSecond()
         let work = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, PendingWork) in
             let work = PendingWork(
                 .reencrypt, version: keys.activeKEK.version, started: now, flags: flags, rate: rate,
@@ -81,7 +83,9 @@ extension VolumeMount {
             keyring.pending.removeAll { $0.kind == .reencrypt && (scope == nil || $0.scope == work.scope) }
             guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
             keyring.pending.append(work)
-            return (scope == nil ? try editing.addMetadataKey(to: &keyring, keys, now: now) : keys, work)
+            let newest = keyring.metadataKeys.map(\.created).max() ?? 0
+            let isDue = scope == nil && (cutoff.map { newest <= $0 } ?? true)
+            return (isDue ? try editing.addMetadataKey(to: &keyring, keys, now: max(now, Volume.now)) : keys, work)
         }
         volume.waitForKeyUsers()
         return work
@@ -97,6 +101,19 @@ extension VolumeMount {
             steps += 1
         }
         return max(now + 1, Volume.now)
+    }
+
+    /// A new metadata key alone: links, and attributes of what has no header, are sealed by it. No file's DEK is old enough for
+    /// this work's start.
+    package func beginMetadataRenewal(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) {
+        let now = Volume.now
+        try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
+            guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
+            keyring.pending.append(
+                PendingWork(.reencrypt, version: keys.activeKEK.version, started: 0, flags: [.yields]))
+            return (try editing.addMetadataKey(to: &keyring, keys, now: now), ())
+        }
+        volume.waitForKeyUsers()
     }
 
     /// Changes how noted work is done; it is the one of the same kind, start and scope.
@@ -158,13 +175,13 @@ extension VolumeMount {
         }
     }
 
-    /// Counts what each key version of a zone protects.
+    /// Counts what each key version of a zone protects; and how old the DEKs are in steps of `ageStep` seconds, if it is not 0.
     package func coverage(
-        _ zone: ZoneID, control: SweepControl = SweepControl(), threads: Int = 2
+        _ zone: ZoneID, control: SweepControl = SweepControl(), threads: Int = 2, ageStep: UInt64 = 0
     ) throws(VolumeError) -> Coverage {
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
-        let sweep = CoverageSweep(volume, zone, control)
+        let sweep = CoverageSweep(volume, zone, control, ageStep: ageStep)
         SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
         if control.isCancelled {
             do throws(Errno) { _ = try volume.storingKeys(zone) } catch { throw .lower(error, "counting") }

@@ -16,6 +16,10 @@ package final class VolumeMount: Sendable {
     private let state: Mutex<VolumeState>
     /// The state that `close` stores, sealed ahead: the root zone may have no keys then.
     private let cleanState: Mutex<[UInt8]>
+    /// The description's settings as they are stored. Leaf lock.
+    private let currentSettings: Mutex<[VolumeSetting: UInt64]>
+    /// Held while description and state are sealed and stored; taken after `keyringChange`.
+    private let sealing = Mutex<Void>(())
     /// Keyrings as they are stored. Leaf lock.
     let keyrings: Mutex<[ZoneID: ZoneKeyring]>
     /// Held while a keyring is changed and stored; no call to a CMK's owner under it. Taken before `keyrings` and the zones' locks.
@@ -50,6 +54,7 @@ package final class VolumeMount: Sendable {
             try files.writeState(current, keys)
         }
         state = Mutex(current)
+        currentSettings = Mutex(description.settings)
         cleanState = Mutex(try Self.sealClean(current, keys))
         do {
             volume = try Volume(
@@ -92,12 +97,39 @@ package final class VolumeMount: Sendable {
 
     /// After the root zone's active KEK has changed: what it authenticates is sealed under the new one.
     func resealVolumeFiles(_ keys: ZoneKeys) throws(VolumeError) {
-        let now = state.withLock { $0 }
-        try files.write(VolumeFiles.description, try VolumeFiles.seal(volume.description.authenticatedBytes, keys))
-        try files.writeState(now, keys)
-        let clean = try Self.sealClean(now, keys)
-        cleanState.withLock { $0 = clean }
-        files.resealAudit(keys)
+        try sealing.withLock { (_) throws(VolumeError) in
+            let now = state.withLock { $0 }
+            try store(settings, keys)
+            try files.writeState(now, keys)
+            let clean = try Self.sealClean(now, keys)
+            cleanState.withLock { $0 = clean }
+            files.resealAudit(keys)
+        }
+    }
+
+    /// What the operator decided for the volume, as it is stored now.
+    package var settings: [VolumeSetting: UInt64] { currentSettings.withLock { $0 } }
+
+    /// Changes the settings in the volume's description, durably and under the root zone's KEK. One change at a time.
+    package func changeSettings(_ change: (inout [VolumeSetting: UInt64]) -> Void) throws(VolumeError) {
+        try keyringChange.withLock { (_) throws(VolumeError) in
+            let keys: ZoneKeys
+            do throws(Errno) { keys = try volume.zone(.root).storingKeys() } catch {
+                throw .lower(error, "changing the volume's settings")
+            }
+            try sealing.withLock { (_) throws(VolumeError) in
+                var changed = settings
+                change(&changed)
+                try store(changed, keys)
+                currentSettings.withLock { $0 = changed }
+            }
+        }
+    }
+
+    private func store(_ settings: [VolumeSetting: UInt64], _ keys: ZoneKeys) throws(VolumeError) {
+        var description = volume.description
+        description.settings = settings
+        try files.write(VolumeFiles.description, try VolumeFiles.seal(description.authenticatedBytes, keys))
     }
 
     /// Ends the mount: all that was written is flushed, and only then the volume is marked clean. No operation is under way.

@@ -73,6 +73,16 @@ package enum VolumeSetting: UInt16, Sendable, CaseIterable {
     case graceSeconds = 1
     /// 1: the volume was made with an audit log, so that one that is gone was taken away (AUDIT.md).
     case audited = 2
+    /// Cryptoperiods of DEKs, KEKs and CMKs in seconds; not there: none (ROTATION.md, Schedule).
+    case dekPeriod = 3
+    case kekPeriod = 4
+    case cmkPeriod = 5
+    /// How long before the end of a cryptoperiod it is told, in seconds.
+    case warnPeriod = 6
+    /// What is rotated without anybody's doing: bit 0 KEKs, bit 1 DEKs.
+    case automaticRotation = 7
+    /// Goes up with each change of the cryptoperiods, so that a host that saw a later one notices an older description.
+    case policyRevision = 8
 }
 
 /// `.lethefs/state`: which mounts there were, and whether the last one ended well (FORMAT §8).

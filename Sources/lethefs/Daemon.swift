@@ -109,6 +109,7 @@ struct Daemon {
         if !request.readOnly {
             let rotation = services.rotation
             ControlPlane.Thread.detach { rotation.keep() }
+            services.cryptoperiods.start()
         }
         let housekeeping = Housekeeping(mount.volume)
         housekeeping.start()

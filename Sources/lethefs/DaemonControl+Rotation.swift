@@ -27,19 +27,12 @@ extension ControlVerb {
 }
 
 extension DaemonServices {
-    var rotation: Rotation {
-        let log = log
-        return Rotation(
-            mount: mount, roots: roots, host: host, lower: request.lower, sweeps: sweeps, audit: audit
-        ) { log.notice("\($0)") }
-    }
-
     private static func zone(_ arguments: [String: String]) throws -> ZoneID {
         guard let number = UInt32(arguments["zone"] ?? "0") else { throw Failure(.invalid, "not a zone's number") }
         return ZoneID(rawValue: number)
     }
 
-    private func writable() throws {
+    func writable() throws {
         guard !request.readOnly else {
             throw Failure(
                 .invalid, "\(request.mountPoint) is mounted read-only", meaning: "Nothing was changed.",

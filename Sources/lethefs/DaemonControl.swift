@@ -12,7 +12,10 @@ final class DaemonControl: Sendable {
     /// Each family of verbs adds its own in a file of its own.
     private static let handlers: [ControlVerb: Handler] = {
         var all: [ControlVerb: Handler] = [.status: { services, _ in services.status() }]
-        for family in [auditHandlers, checkHandlers, cmkHandlers, zoneHandlers, DaemonServices.rotationVerbs] {
+        for family in [
+            auditHandlers, checkHandlers, cmkHandlers, zoneHandlers, DaemonServices.rotationVerbs,
+            DaemonServices.policyVerbs,
+        ] {
             all.merge(family) { $1 }
         }
         return all
@@ -90,6 +93,8 @@ extension DaemonServices {
             status.transportNote = [obstacle.words, obstacle.remedy].compactMap { $0 }.joined(separator: "; ")
         }
         status.rolledBackFrom = rolledBackFrom
+        status.cryptoperiods = cryptoperiods.reviews()
+        status.policyRevertedFrom = cryptoperiods.revertedFrom
         return status
     }
 }

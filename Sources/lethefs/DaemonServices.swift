@@ -21,7 +21,9 @@ final class DaemonServices: Sendable {
     let startedAt = Date.now
     let guardian: Guardian
     let keepers: ZoneKeepers
-    let sweeps = Sweeps()
+    let sweeps: Sweeps
+    let rotation: Rotation
+    let cryptoperiods: CryptoperiodKeeper
     /// One administrative change at a time: held over calls to the CMK's owner, and by nothing that programs wait for. Outermost.
     let administration = Mutex<Void>(())
     /// Of the online check that is running, if one is. A leaf lock.
@@ -43,6 +45,13 @@ final class DaemonServices: Sendable {
         rolledBackFrom = host.noteMount(mount.volume, request, log)
         keepers = ZoneKeepers(
             mount: mount, request: request, roots: roots, log: log, session: session, guardian: guardian, audit: audit)
+        let sweeps = Sweeps()
+        self.sweeps = sweeps
+        let rotation = Rotation(
+            mount: mount, roots: roots, host: host, lower: request.lower, sweeps: sweeps, audit: audit
+        ) { log.notice("\($0)") }
+        self.rotation = rotation
+        cryptoperiods = CryptoperiodKeeper(rotation, log: log)
     }
 
     var logPath: String { host.logPath(mount.volume.description.volume) }

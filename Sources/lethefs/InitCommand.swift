@@ -31,6 +31,8 @@ struct InitCommand: ParsableCommand {
             "How long keys may be used after a lease's end while their owner cannot be reached. Default 0: fail closed.",
             valueName: "seconds"))
     var grace: UInt32 = 0
+    @Option(name: .long, help: "Cryptoperiods to begin with: sp800-57, pci-dss or none; see lethefs policy.")
+    var cryptoperiods: PolicyPreset = .sp80057
     @Flag(name: .long, help: "Print the result as JSON.")
     var json = false
 
@@ -82,7 +84,7 @@ struct InitCommand: ParsableCommand {
             do throws(VolumeError) {
                 try VolumeCreation.create(
                     path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking,
-                    settings: [.audited: 1].merging(grace > 0 ? [.graceSeconds: UInt64(grace)] : [:]) { $1 }
+                    settings: settings
                 ) { (directory, zoneKeys) throws(VolumeError) in
                     auditKey = try AuditOpening.begin(directory, host, zoneKeys, cmks, createdCMKs: created)
                 }
@@ -94,6 +96,15 @@ struct InitCommand: ParsableCommand {
                     atomicBytes: LowerDevice.atomicBytes(below: path)),
                 host)
         }
+    }
+
+    private var settings: [VolumeSetting: UInt64] {
+        var settings: [VolumeSetting: UInt64] = [.audited: 1]
+        if grace > 0 { settings[.graceSeconds] = UInt64(grace) }
+        var policy = cryptoperiods.policy
+        policy.revision = 1
+        policy.store(in: &settings)
+        return settings
     }
 
     private func embeddedRoot(_ host: Host, _ volume: UniqueID) throws -> String {

@@ -65,6 +65,7 @@ struct Rotation {
         let kind =
             switch work.kind {
             case .rewrap: "rewrap under KEK v\(work.version.rawValue)"
+            case .reencrypt where work.started == 0: "seal links anew by the newest metadata key"
             case .reencrypt:
                 "re-encrypt what is older than \(Date(timeIntervalSince1970: Double(work.started)).formatted(.iso8601))"
             case .shred: "shred the KEKs before v\(work.version.rawValue)"

@@ -95,6 +95,17 @@ struct StatusCommand: ParsableCommand {
         if let log = status.log { lines.append("log          \(log)") }
         lines.append("audit        \(Self.words(status.audit, readOnly: status.readOnly))")
         lines += Self.lines(status.zones)
+        if let revision = status.policyRevertedFrom {
+            lines.append(
+                "REVERTED     this host has seen revision \(revision) of the cryptoperiods: an older description was put back"
+            )
+        }
+        // What is in time is told by `policy show`.
+        for review in status.cryptoperiods ?? [] {
+            var due = review
+            due.items.removeAll { $0.standing == .inTime || ($0.overdue == 0 && $0.dueSoon == 0) }
+            lines += due.lines.map { "KEY AGE      \($0)" }
+        }
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
     }
 
