@@ -161,7 +161,8 @@ class LetheFS(Ext4):
         return {**os.environ, "LETHEFS_HOME": str(self.home)}
 
     def command(self, *words):
-        subprocess.run([program("lethefs"), *map(str, words)], env=self.env(), check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([program("lethefs"), *map(str, words)], env=self.env(), check=True, stdout=subprocess.PIPE)
+        return done.stdout
 
     def init(self):
         self.command("init", self.lower)

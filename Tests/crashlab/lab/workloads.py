@@ -15,8 +15,10 @@ class Work:
 
     def __init__(self, top, recorder, hold):
         self.top, self.recorder, self.hold, self.operations, self.held = str(top), recorder, hold, [], {}
+        self.between = lambda: None
 
     def _do(self, operation, function):
+        self.between()
         number = len(self.operations)
         self.operations.append(operation)
         self.recorder.mark(f"b{number}")
