@@ -26,6 +26,7 @@ let package = Package(
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CPKCS11", pkgConfig: "p11-kit-1", providers: [.apt(["libp11-kit-dev"])]),
         .systemLibrary(name: "CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
         .target(name: "CFuse", dependencies: ["CFuse3"]),
         .target(name: "CLinux"),
 
@@ -34,6 +35,7 @@ let package = Package(
         .target(name: "Ciphers", dependencies: ["COpenSSL", "Secrets"], swiftSettings: strict),
         .target(name: "VolumeFormat", swiftSettings: strict),
         .target(name: "Storage", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "Confinement", dependencies: ["CLinux", "CSeccomp"], swiftSettings: strict),
         .target(
             name: "KeyManagement", dependencies: ["Secrets", "Ciphers", "VolumeFormat"], swiftSettings: strict),
         .target(
@@ -47,7 +49,7 @@ let package = Package(
         .executableTarget(
             name: "lethefs",
             dependencies: [
-                "CLinux", "FuseServer", "ControlPlane", "KeyProviderPKCS11",
+                "CLinux", "Confinement", "FuseServer", "ControlPlane", "KeyProviderPKCS11",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -73,6 +75,8 @@ let package = Package(
         .testTarget(
             name: "VolumeFormatTests", dependencies: ["VolumeFormat", "TestSupport"], resources: [.copy("Golden")],
             swiftSettings: strict),
+        .testTarget(
+            name: "ConfinementTests", dependencies: ["Confinement", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Storage", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyManagementTests", dependencies: ["KeyManagement", "TestSupport"], swiftSettings: strict),
         .testTarget(

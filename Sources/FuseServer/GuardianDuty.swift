@@ -65,7 +65,7 @@ package struct GuardianDuty {
         set("autogroup", "-20")
         _ = mlockall(MCL_CURRENT)
         _ = linux_prctl(PR_SET_NO_NEW_PRIVS, 1)
-        _ = linux_drop_capabilities()
+        _ = linux_set_capabilities(0, 0)
     }
 
     /// Writes to a file of /proc/self, where that is allowed.

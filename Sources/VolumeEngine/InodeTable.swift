@@ -40,6 +40,19 @@ final class InodeTable: Sendable {
         }
     }
 
+    /// The inode for `key` if what the table has satisfies `isSame`; otherwise that one was another object, which is gone and whose
+    /// number was given to a new one: a sweep saw it while a program removed it. One more reference, as `acquire`.
+    func acquire(
+        _ key: InodeKey, where isSame: (Inode) -> Bool, make: (InodeIdentity) -> Inode
+    ) -> (inode: Inode, isNew: Bool) {
+        while true {
+            let (inode, isNew) = acquire(key, make: make)
+            if isNew || isSame(inode) { return (inode, isNew) }
+            detach(inode)
+            release(inode)
+        }
+    }
+
     /// The inode for `key`, with one more reference, if it is known.
     func find(_ key: InodeKey) -> Inode? {
         shard(key).inodes.withLock { inodes in

@@ -36,14 +36,15 @@ extension Volume {
         _ parent: Inode, _ handle: DirectoryHandle, _ lower: LowerName, _ descriptor: Descriptor
     ) throws(Errno) -> (entry: Entry, content: FileContent) {
         let info = try Lower.stat(descriptor)
-        let (inode, _) = table.acquire(InodeKey(info)) { identity in
-            table.retain(parent)
-            return Inode(
-                key: InodeKey(info), kind: .regular, zone: handle.zone, identity: identity,
-                location: Inode.Location(parent: parent, name: lower.stored))
-        }
+        let inode = acquireMade(info, parent, handle, lower.text)
         do throws(Errno) {
             let content = try gate(inode).lock.withLock { (_) throws(Errno) in
+                // A sweep has it open already.
+                if let content = inode.state.withLock({ $0.content }) {
+                    try content.join(forWriting: true) { () throws(Errno) in (descriptor, true) }
+                    content.noteWriter()
+                    return content
+                }
                 let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
                 content.noteWriter()
                 inode.state.withLock { state in
@@ -51,9 +52,9 @@ extension Volume {
                     // It is new; what it inherits is an ACL at the most.
                     state.absentAttributes = .sealed
                 }
+                table.retain(inode)  // for the open content
                 return content
             }
-            table.retain(inode)  // for the open content
             return (Entry(inode: inode, attributes: try presented(inode, info)), content)
         } catch {
             // The caller removes the lower file: its number may come again.
@@ -170,7 +171,18 @@ extension Volume {
                 if error != .exists { handle.removeSidecar(lower) }
                 throw error
             }
-            return try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+            return try adoptNew(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+        }
+    }
+
+    /// The entry of an object that was made just now.
+    private func adoptNew(
+        _ info: stat, _ parent: Inode, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
+    ) throws(Errno) -> Entry {
+        let inode = acquireMade(info, parent, handle, name)
+        do throws(Errno) { return Entry(inode: inode, attributes: try presented(inode, info)) } catch {
+            table.release(inode)
+            throw error
         }
     }
 
@@ -188,7 +200,7 @@ extension Volume {
                 let made = try Lower.stat(handle.descriptor, lower.text).st_mode & 0o777
                 try Lower.changeMode(handle.descriptor, lower.text, to: made | mode & 0o7000)
             }
-            return try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
+            return try adoptNew(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
         } catch {
             try? Lower.unlink(handle.descriptor, lower.text)
             handle.removeSidecar(lower)

@@ -25,11 +25,9 @@ extension Volume {
         _ info: stat, _ parent: Inode, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
     ) throws(Errno) -> Entry {
         let key = InodeKey(info)
-        let (inode, isNew) = table.acquire(key) { identity in
-            table.retain(parent)
-            return Inode(
-                key: key, kind: Inode.Kind(mode: info.st_mode), zone: handle.zone, identity: identity,
-                location: Inode.Location(parent: parent, name: Self.stored(name)))
+        let kind = Inode.Kind(mode: info.st_mode)
+        let (inode, isNew) = table.acquire(key, where: { $0.kind == kind }) {
+            makeInode($0, info, parent, handle, name)
         }
         do throws(Errno) {
             if !isNew {
@@ -44,6 +42,28 @@ extension Volume {
             table.release(inode)
             throw error
         }
+    }
+
+    /// The inode of an object that was just made as `name`, with one more reference. A sweep may have seen it already.
+    func acquireMade(
+        _ info: stat, _ parent: Inode, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
+    ) -> Inode {
+        let kind = Inode.Kind(mode: info.st_mode)
+        return table.acquire(
+            InodeKey(info), where: { $0.kind == kind && isAt($0, parent, name) },
+            make: { makeInode($0, info, parent, handle, name) }
+        ).inode
+    }
+
+    /// For the table: keeps `parent`.
+    private func makeInode(
+        _ identity: InodeIdentity, _ info: stat, _ parent: Inode, _ handle: DirectoryHandle,
+        _ name: UnsafePointer<CChar>
+    ) -> Inode {
+        table.retain(parent)
+        return Inode(
+            key: InodeKey(info), kind: Inode.Kind(mode: info.st_mode), zone: handle.zone, identity: identity,
+            location: Inode.Location(parent: parent, name: Self.stored(name)))
     }
 
     private func isAt(_ inode: Inode, _ parent: Inode, _ name: UnsafePointer<CChar>) -> Bool {

@@ -51,6 +51,8 @@ extension Volume {
             removeLinkTail(stored.tail)
             throw error
         }
+        // Its number may be another object's the moment that it is gone. Who still uses it gets ESTALE, and looks the name up anew.
+        table.detach(inode)
         try? Lower.unlink(directory, temporary)
         removeLinkTail(oldTail)
         return true

@@ -35,8 +35,9 @@ struct Daemon {
 
     private func serve() throws {
         linux_bound_heap()
-        let warnings = ProcessHardening.apply()
+        var warnings = ProcessHardening.apply()
         let descriptors = ProcessHardening.raiseDescriptorLimit()
+        warnings += ProcessHardening.dropCapabilities()
         let host = Host()
         let (description, roots) = try trustedRoots(host)
         let log = try openLog(host, description.volume)
@@ -96,6 +97,7 @@ struct Daemon {
         for (zone, error) in mount.lockedZones {
             log.warning("zone \(zone.rawValue) stays closed: \(Failure(error, lower: request.lower).what)")
         }
+        for warning in ProcessHardening.refuseSystemCalls() { log.warning("\(warning)") }
         let guardian = try startGuardian(session, page, log)
         let services = DaemonServices(
             mount: mount, request: request, host: host, roots: roots, log: log, damage: damage, session: session,

@@ -1,4 +1,5 @@
 import CLinux
+import Confinement
 
 /// What a process with keys does first: no core dumps, no ptrace by equals, memory that does not reach swap, no SIGPIPE.
 enum ProcessHardening {
@@ -16,6 +17,21 @@ enum ProcessHardening {
             warnings.append("memory is locked only where keys lie (RLIMIT_MEMLOCK): cipher contexts could reach swap")
         }
         return warnings
+    }
+
+    /// Gives up what root's daemon does not need, before it has threads. A plain user's has nothing to give up.
+    static func dropCapabilities() -> [String] {
+        guard geteuid() == 0, !Capabilities.restrict(to: .ofDaemon) else { return [] }
+        return ["capabilities could not be given up: \(String(cString: strerror(linux_get_errno())))"]
+    }
+
+    /// Refuses this process, from now on, the system calls that it has no use for once it has mounted.
+    ///
+    /// Not a plain user's: a filter takes no_new_privs, and with that fusermount3, which is set-user-ID root, could not take the mount away.
+    static func refuseSystemCalls() -> [String] {
+        guard geteuid() == 0 else { return [] }
+        let failed = SyscallFilter.install()
+        return failed == 0 ? [] : ["no system calls are refused (seccomp): \(String(cString: strerror(failed)))"]
     }
 
     /// All memory, now and later (pages that are touched; MCL_ONFAULT), where the limit allows as much as the process may come to need.

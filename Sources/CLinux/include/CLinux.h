@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -77,11 +78,20 @@ static inline int linux_seal_size(int fd) { return fcntl(fd, F_ADD_SEALS, F_SEAL
 static inline int linux_close_from(unsigned first) { return (int)syscall(SYS_close_range, first, ~0u, 0u); }
 static inline int linux_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0u); }
 static inline int linux_pidfd_kill(int pidfd) { return (int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0u); }
-/// Gives up every capability, now and for programs that are started. 0, or -1 and errno.
-static inline int linux_drop_capabilities(void) {
-    struct { unsigned version; int pid; } header = {0x20080522u /* _LINUX_CAPABILITY_VERSION_3 */, 0};
-    struct { unsigned effective, permitted, inheritable; } none[2] = {{0, 0, 0}, {0, 0, 0}};
-    return (int)syscall(SYS_capset, &header, none);
+/// Makes `low` and `high` the permitted and effective capabilities of the calling thread; none is inherited. 0, or -1 and errno.
+static inline int linux_set_capabilities(uint32_t low, uint32_t high) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{low, low, 0}, {high, high, 0}};
+    return (int)syscall(SYS_capset, &header, data);
+}
+/// Word 0 or 1 of the calling thread's effective and permitted capabilities. 0, or -1 and errno.
+static inline int linux_capabilities(int word, uint32_t *effective, uint32_t *permitted) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) != 0) return -1;
+    *effective = data[word].effective;
+    *permitted = data[word].permitted;
+    return 0;
 }
 
 enum {
