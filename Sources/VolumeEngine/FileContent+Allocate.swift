@@ -18,7 +18,7 @@ extension FileContent {
         guard count <= Geometry.maximumSize, offset <= Geometry.maximumSize - count else { throw .fileTooBig }
         guard mode.isSubset(of: [.keepSize, .punchHole, .zeroRange]) else { throw .notSupported }
         _ = try volume.keys(inode.zone)
-        try ensureKeys()
+        try prepareChange()
         try lock.writing { () throws(Errno) in
             guard isWritable else { throw .badDescriptor }
             try requireKeys()

@@ -4,11 +4,6 @@ import Storage
 import VolumeFormat
 
 extension FileContent {
-    /// Pages sealed under one stored invocation bound before the next one must be stored.
-    private static let invocationLease: UInt64 = 1 << 20
-    /// Where a DEK stops sealing, well before 2^32 (SP 800-38D §8.3): a new one takes over.
-    static let invocationLimit: UInt64 = 1 << 31
-
     /// Sees to it that the stored header says "open", and that its invocation bound covers `pages` more.
     ///
     /// Returns true when a header must still be stored and the caller writes page 0 anyway (`inPlace`): both then go in one
@@ -18,9 +13,11 @@ extension FileContent {
         if tailIsDoubtful { try clearTail() }
         if stage == .open, invocationsLeft >= UInt64(pages) { return false }
         if invocationsLeft < UInt64(pages) {
-            if header.slots[header.currentIndex].invocationBound >= Self.invocationLimit { try replaceDEK() }
-            header.slots[header.currentIndex].invocationBound += Self.invocationLease
-            invocationsLeft += Self.invocationLease
+            let options = volume.options
+            if header.slots[header.currentIndex].invocationBound >= options.invocationLimit { try replaceDEK() }
+            let lease = max(options.invocationLease, UInt64(pages))
+            header.slots[header.currentIndex].invocationBound += lease
+            invocationsLeft += lease
             // Until the new bound is stored, whoever comes next has to store it.
             if stage == .open { stage = .stale }
         }
@@ -70,8 +67,7 @@ extension FileContent {
     /// A new DEK for all pages from now on; the old one stays for the pages that it sealed. The new wrap is durable before the
     /// first page under it.
     private func replaceDEK() throws(Errno) {
-        // The slots are used up: this file is re-encrypted now, so that all but the current one can go.
-        if header.slots.count == DEKSlot.maximumCount { try reencryptLocked() }
+        // `prepareChange` has made room, unless two DEKs ran out since.
         guard header.slots.count < DEKSlot.maximumCount, let newest = header.slots.map(\.version).max(),
             newest.rawValue < PageLeader.maximumVersion
         else { throw .io }

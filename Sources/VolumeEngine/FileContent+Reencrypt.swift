@@ -170,7 +170,7 @@ extension FileContent {
     func resealPages(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> Int? {
         buffer.willUse(pages: count)
         for attempt in 0..<4 {
-            try ensureKeys()
+            try prepareChange()
             let reserved: (pages: Int, changes: UInt64)? = try lock.writing { () throws(Errno) in
                 try requireKeys()
                 let pages = Geometry.pageCount(forSize: size)
@@ -276,12 +276,28 @@ extension FileContent {
         }
     }
 
-    /// All pages under the current DEK, and only its slot, at once and under the lock: when no slot is left for another one.
-    func reencryptLocked() throws(Errno) {
+    /// All pages and attributes under the current DEK, and only its slot, at once and under the lock: before a fifth DEK is needed, since
+    /// attributes cannot be sealed anew while `lock` alone is held: their gate comes before it. No lock is held.
+    @inline(never)
+    func makeRoom() throws(Errno) {
+        try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
+            try lock.writing { () throws(Errno) in
+                try requireKeys()
+                guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else { return }
+                try volume.resealAttributes(of: self)
+                try reencryptLocked()
+            }
+        }
+    }
+
+    /// The same for the pages. No attribute is under an old DEK; the caller holds `lock` alone.
+    private func reencryptLocked() throws(Errno) {
         let buffer = volume.buffers.takeForSweep()
         defer { volume.buffers.give(buffer) }
-        guard !(try volume.hasSealedAttributes(descriptor)) else { throw .io }
         let pages = Geometry.pageCount(forSize: size)
+        // Stored before they are used.
+        header.slots[header.currentIndex].invocationBound += pages
+        try storeAsItIs()
         var first: UInt64 = 0
         while first < pages {
             let count = Int(min(UInt64(RequestBuffer.maximumPages), pages - first))
@@ -290,11 +306,14 @@ extension FileContent {
             first += UInt64(count)
         }
         try Lower.sync(descriptor)
+        let previous = (header, keys)
         let slot = header.slots[header.currentIndex]
         keys = [current]
         header.slots = [slot]
-        header.generation += 1
-        try storeHeader()
+        do throws(Errno) { try storeAsItIs() } catch {
+            (header, keys) = previous
+            throw error
+        }
     }
 
     /// A program has set times: these are the ones to keep. The caller holds the gate.

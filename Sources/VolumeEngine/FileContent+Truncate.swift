@@ -8,7 +8,7 @@ extension FileContent {
     package func truncate(to newSize: UInt64) throws(Errno) {
         guard newSize <= Geometry.maximumSize else { throw .fileTooBig }
         _ = try volume.keys(inode.zone)
-        try ensureKeys()
+        try prepareChange()
         try lock.writing { () throws(Errno) in try truncateLocked(to: newSize) }
     }
 

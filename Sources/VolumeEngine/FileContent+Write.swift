@@ -10,7 +10,7 @@ extension FileContent {
         guard offset <= Geometry.maximumSize - UInt64(data.count) else { throw .fileTooBig }
         // What the kernel holds of a draining zone is stored still.
         _ = try volume.storingKeys(inode.zone)
-        try ensureKeys()
+        try prepareChange()
         let sealed = try sealAhead(data, at: offset, buffer)
         try lock.writing { () throws(Errno) in try writeLocked(data, at: offset, buffer, sealed) }
     }

@@ -34,7 +34,15 @@ extension Volume {
             inode.noteAbsent(.sealed, since: mark)
             throw .noData
         }
-        return try withAttributeKeys(inode) { (keys) throws(Errno) in
+        do throws(Errno) { return try sealedAttribute(inode, node, name) } catch {
+            guard error == .noData else { throw error }
+        }
+        // It may have been sealed anew just now, from behind the keys tried to those tried before.
+        return try attributeGate(inode).lock.withLock { (_) throws(Errno) in try sealedAttribute(inode, node, name) }
+    }
+
+    private func sealedAttribute(_ inode: Inode, _ node: Descriptor, _ name: String) throws(Errno) -> [UInt8] {
+        try withAttributeKeys(inode) { (keys) throws(Errno) in
             for key in keys {
                 do throws(Errno) {
                     let blob = try Lower.getAttribute(path: node.procPath, try key.lowerName(name))
@@ -69,16 +77,28 @@ extension Volume {
         _ inode: Inode, _ node: Descriptor, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
     ) throws(Errno) {
         try withAttributeKeys(inode) { (keys) throws(Errno) in
-            guard let key = keys.first else { throw .io }
-            let plaintext = XattrPlaintext(name: Array(name.utf8), value: Array(value)).encoded
-            let blob = try plaintext.withUnsafeBufferPointer { (plaintext) throws(Errno) in
-                try seal(UnsafeRawBufferPointer(plaintext), with: key)
+            try setSealedAttribute(keys, node, name, value, flags: flags)
+        }
+    }
+
+    /// By the first of `keys`; what stands under the others goes.
+    private func setSealedAttribute(
+        _ keys: [AttributeKey], _ node: Descriptor, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
+    ) throws(Errno) {
+        guard let key = keys.first else { throw .io }
+        let plaintext = XattrPlaintext(name: Array(name.utf8), value: Array(value)).encoded
+        let blob = try plaintext.withUnsafeBufferPointer { (plaintext) throws(Errno) in
+            try seal(UnsafeRawBufferPointer(plaintext), with: key)
+        }
+        let lowerName = try key.lowerName(name)
+        try blob.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
+            try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: flags)
+        }
+        for old in keys.dropFirst() {
+            // One that stayed would be damage as soon as its key is gone.
+            do throws(Errno) { try Lower.removeAttribute(path: node.procPath, try old.lowerName(name)) } catch {
+                guard error == .noData else { throw error }
             }
-            let lowerName = try key.lowerName(name)
-            try blob.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
-                try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: flags)
-            }
-            for old in keys.dropFirst() { try? Lower.removeAttribute(path: node.procPath, try old.lowerName(name)) }
         }
     }
 
@@ -86,10 +106,19 @@ extension Volume {
     package func listAttributes(_ inode: Inode) throws(Errno) -> [String] {
         try admit(inode)
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
-        let lower = try Lower.listAttributes(path: node.procPath).map { String(decoding: $0, as: UTF8.self) }
-        var names = lower.filter(Self.isClear)
-        let sealed = lower.filter { isOurs(Array($0.utf8)) }
-        guard !sealed.isEmpty else { return names }
+        let lower = try Lower.listAttributes(path: node.procPath)
+        let names = lower.map { String(decoding: $0, as: UTF8.self) }.filter(Self.isClear)
+        guard lower.contains(where: isOurs) else { return names }
+        // None is sealed anew, and so gets another lower name, in between.
+        return try attributeGate(inode).lock.withLock { (_) throws(Errno) in
+            try names + sealedAttributes(inode, node)
+        }
+    }
+
+    private func sealedAttributes(_ inode: Inode, _ node: Descriptor) throws(Errno) -> [String] {
+        let sealed = try Lower.listAttributes(path: node.procPath).filter(isOurs)
+            .map { String(decoding: $0, as: UTF8.self) }
+        var names: [String] = []
         try withAttributeKeys(inode) { (keys) throws(Errno) in
             for name in sealed {
                 do throws(Errno) {
@@ -136,24 +165,43 @@ extension Volume {
         let sealed = try Lower.listAttributes(path: node.procPath).filter(isOurs)
         guard !sealed.isEmpty else { return 0 }
         return try attributeGate(inode).lock.withLock { (_) throws(Errno) in
-            var stale: [XattrPlaintext] = []
-            try withAttributeKeys(inode) { (keys) throws(Errno) in
-                for name in sealed.map({ String(decoding: $0, as: UTF8.self) }) {
-                    do throws(Errno) {
-                        let bytes = try Lower.getAttribute(path: node.procPath, name)
-                        let version = bytes.withUnsafeBytes { try? SealedBlob(parsing: $0).keyVersion }
-                        if version != keys.first?.version { stale.append(try openAttribute(bytes, keys, inode, nil)) }
-                    } catch { guard error == .noData else { throw error } }
-                }
-            }
-            for attribute in stale {
-                let name = String(decoding: attribute.name, as: UTF8.self)
-                try attribute.value.withUnsafeBufferPointer { (value) throws(Errno) in
-                    try setSealedAttribute(inode, node, name, UnsafeRawBufferPointer(value), flags: 0)
-                }
-            }
-            return stale.count
+            try withAttributeKeys(inode) { (keys) throws(Errno) in try reseal(sealed, node, keys, inode) }
         }
+    }
+
+    /// The same for an open file whose attribute gate and lock the caller holds.
+    func resealAttributes(of content: FileContent) throws(Errno) {
+        let sealed = try Lower.listAttributes(path: content.descriptor.procPath).filter(isOurs)
+        guard !sealed.isEmpty else { return }
+        let keys = Self.attributeKeys(content.keys, content.header)
+        _ = try reseal(sealed, content.descriptor, keys, content.inode)
+    }
+
+    private func reseal(
+        _ sealed: [[UInt8]], _ node: Descriptor, _ keys: [AttributeKey], _ inode: Inode
+    ) throws(Errno) -> Int {
+        var stale: [(lowerName: String, XattrPlaintext)] = []
+        for name in sealed.map({ String(decoding: $0, as: UTF8.self) }) {
+            do throws(Errno) {
+                let bytes = try Lower.getAttribute(path: node.procPath, name)
+                let version = bytes.withUnsafeBytes { try? SealedBlob(parsing: $0).keyVersion }
+                if version != keys.first?.version {
+                    stale.append((name, try openAttribute(bytes, keys, inode, nil)))
+                }
+            } catch { guard error == .noData else { throw error } }
+        }
+        for (lowerName, attribute) in stale {
+            let name = String(decoding: attribute.name, as: UTF8.self)
+            // One under the current key is newer: a crash, or a failure, left the old one beside it.
+            if let current = keys.first, sealed.contains(Array(try current.lowerName(name).utf8)) {
+                try Lower.removeAttribute(path: node.procPath, lowerName)
+                continue
+            }
+            try attribute.value.withUnsafeBufferPointer { (value) throws(Errno) in
+                try setSealedAttribute(keys, node, name, UnsafeRawBufferPointer(value), flags: 0)
+            }
+        }
+        return stale.count
     }
 
     /// Gives a lower link an attribute, sealed by the newest metadata key.
@@ -217,14 +265,19 @@ extension Volume {
             defer { closeContent(content) }
             try content.storeFirstHeader()
             let (keys, header) = content.lock.reading { (content.keys, content.header) }
-            let current = keys[header.currentIndex]
-            let ordered = [current] + keys.filter { $0.version != current.version }.reversed()
-            return try body(ordered.map { AttributeKey(owner: .file($0, header.file)) })
+            return try body(Self.attributeKeys(keys, header))
         case .directory:
             return try body([AttributeKey(owner: .directory(try handle(inode)))])
         case .symbolicLink, .special:
             let metadata = try keys(inode.zone).allMetadata
             return try body(metadata.map { AttributeKey(owner: .other($0)) })
         }
+    }
+
+    /// Of a file, the current one first.
+    private static func attributeKeys(_ keys: [FileKeys], _ header: FileHeader) -> [AttributeKey] {
+        let current = keys[header.currentIndex]
+        let ordered = [current] + keys.filter { $0.version != current.version }.reversed()
+        return ordered.map { AttributeKey(owner: .file($0, header.file)) }
     }
 }

@@ -19,6 +19,10 @@ package final class Volume: Sendable {
         package var handleCapacity = 1024
         /// Eight bytes that other processes see: the highest node number ever given out. They outlive the volume.
         package var sharedHighestNode: SharedWord?
+        /// GCM invocations that are stored ahead of their use at a time.
+        package var invocationLease: UInt64 = 1 << 20
+        /// Where a DEK stops sealing, well before 2^32 (SP 800-38D §8.3): a new one takes over.
+        package var invocationLimit: UInt64 = 1 << 31
         package init() {}
     }
 

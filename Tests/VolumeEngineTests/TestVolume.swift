@@ -14,6 +14,7 @@ final class TestVolume {
     private var held: VolumeMount?
     private let damages = DamageLog()
     private var crashes = 0
+    private let options: Volume.Options
     static let root = Credentials(uid: 0, gid: 0)
 
     private final class DamageLog: Sendable {
@@ -29,7 +30,8 @@ final class TestVolume {
     var unlocking: KeyringUnlocking { KeyringUnlocking(resolve: resolver([cmk])) }
 
     /// A new volume.
-    init(inMemory: Bool = false, cmk: InMemoryCMK? = nil) throws {
+    init(inMemory: Bool = false, cmk: InMemoryCMK? = nil, options: Volume.Options = .init()) throws {
+        self.options = options
         temporary = try TemporaryDirectory(inMemory: inMemory)
         let cmk = try cmk ?? InMemoryCMK()
         self.cmk = cmk
@@ -38,7 +40,7 @@ final class TestVolume {
         let unlocking = KeyringUnlocking(resolve: resolver([cmk]))
         try VolumeCreation.create(
             lower, volume: UniqueID(high: 1, low: 2), cmks: [cmk], policy: .anyOf, unlocking: unlocking)
-        held = try Self.mount(lower, unlocking, damages)
+        held = try Self.mount(lower, unlocking, damages, options)
     }
 
     /// Mounts a lower tree that is there already, and is another one's to remove.
@@ -46,15 +48,16 @@ final class TestVolume {
         self.temporary = temporary
         self.cmk = cmk
         self.lower = lower
-        held = try Self.mount(lower, KeyringUnlocking(resolve: resolver([cmk])), damages)
+        options = Volume.Options()
+        held = try Self.mount(lower, KeyringUnlocking(resolve: resolver([cmk])), damages, options)
     }
 
     private static func mount(
-        _ lower: String, _ unlocking: KeyringUnlocking, _ damages: DamageLog
+        _ lower: String, _ unlocking: KeyringUnlocking, _ damages: DamageLog, _ options: Volume.Options
     ) throws -> VolumeMount {
         for _ in 0..<2000 {
             do {
-                return try VolumeMount(lower: lower, options: Volume.Options(), unlocking: unlocking) { damage in
+                return try VolumeMount(lower: lower, options: options, unlocking: unlocking) { damage in
                     damages.seen.withLock { $0.append(damage) }
                 }
             } catch VolumeError.locked {
@@ -79,7 +82,7 @@ final class TestVolume {
     func open() throws {
         // It goes first: it holds the lock.
         held = nil
-        held = try Self.mount(lower, unlocking, damages)
+        held = try Self.mount(lower, unlocking, damages, options)
     }
 
     /// Lets the mount go without another one.
@@ -96,7 +99,7 @@ final class TestVolume {
         let copy = temporary["lower-\(crashes)"]
         try copyTree(lower, to: copy)
         lower = copy
-        held = try Self.mount(copy, unlocking, damages)
+        held = try Self.mount(copy, unlocking, damages, options)
     }
 
     func check() -> VolumeCheck.Report {
