@@ -27,6 +27,20 @@ struct AuditSource {
         }
     }
 
+    /// By zone, the KEK versions that its keyring calls destroyed; the keyrings are not authenticated here.
+    var destroyedKEKs: [UInt32: [UInt32]] {
+        get throws {
+            do throws(VolumeError) {
+                var destroyed: [UInt32: [UInt32]] = [:]
+                for zone in try files.zoneIDs() {
+                    destroyed[zone.rawValue] = try files.keyring(zone).keks.filter { $0.state == .destroyed }
+                        .map(\.version.rawValue)
+                }
+                return destroyed
+            } catch { throw Failure(error, lower: lower) }
+        }
+    }
+
     func forEachLine(_ body: ([UInt8]) throws -> Void) throws {
         let file: Descriptor
         do throws(AuditError) { file = try audit.openLog() } catch { throw Failure(error) }

@@ -1,7 +1,30 @@
 import ArgumentParser
+import ControlPlane
 import FoundationEssentials
 import VolumeEngine
 import VolumeFormat
+
+/// What the commands that rotate a zone's keys have in common.
+struct RotationArguments: ParsableArguments {
+    @Argument(help: "A lower directory or a mount point.", completion: .directory)
+    var target: String
+    @Option(name: .long, help: "The zone's number.")
+    var zone: UInt32 = 0
+    @Flag(name: .long, help: "Print JSON.")
+    var json = false
+
+    /// Runs a rotation where the volume is, and shows what it did.
+    func run(
+        _ verb: ControlVerb, _ arguments: [String: String], _ offline: (Rotation, ZoneID) throws -> Rotation.Report
+    ) throws {
+        try reporting {
+            ProcessHardening.apply()
+            let zone = ZoneID(rawValue: zone)
+            let asked = arguments.merging(["zone": "\(zone.rawValue)"]) { $1 }
+            try RotationRunner.run(target, verb, asked) { try offline($0, zone) }.show(json: json)
+        }
+    }
+}
 
 struct KEKCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -16,23 +39,13 @@ struct KEKCommand: ParsableCommand {
                 copy still reads what was there then. lethefs reencrypt  makes new DEKs.
                 """)
 
-        @Argument(help: "A lower directory or a mount point.", completion: .directory)
-        var target: String
-        @Option(name: .long, help: "The zone's number.")
-        var zone: UInt32 = 0
+        @OptionGroup var common: RotationArguments
         @Flag(name: .long, help: "The version until now is compromised: re-encryption is due at once.")
         var compromised = false
-        @Flag(name: .long, help: "Print JSON.")
-        var json = false
 
         func run() throws {
-            try lethefs.reporting {
-                ProcessHardening.apply()
-                let zone = ZoneID(rawValue: zone)
-                let report = try RotationRunner.run(
-                    target, .kekRotate, ["zone": "\(zone.rawValue)", "compromised": compromised ? "1" : "0"]
-                ) { try $0.rotateKEK(zone, compromised: compromised) }
-                try report.show(json: json)
+            try common.run(.kekRotate, ["compromised": compromised ? "1" : "0"]) { rotation, zone in
+                try rotation.rotateKEK(zone, compromised: compromised)
             }
         }
     }
@@ -45,23 +58,13 @@ struct KEKCommand: ParsableCommand {
                 the keyring and, by its version key, in the token: then old copies of the keyring do not open it either.
                 """)
 
-        @Argument(help: "A lower directory or a mount point.", completion: .directory)
-        var target: String
+        @OptionGroup var common: RotationArguments
         @Argument(help: "The version to destroy.")
         var version: UInt32
-        @Option(name: .long, help: "The zone's number.")
-        var zone: UInt32 = 0
-        @Flag(name: .long, help: "Print JSON.")
-        var json = false
 
         func run() throws {
-            try lethefs.reporting {
-                ProcessHardening.apply()
-                let (zone, version) = (ZoneID(rawValue: zone), KeyVersion(rawValue: version))
-                let report = try RotationRunner.run(
-                    target, .kekRetire, ["zone": "\(zone.rawValue)", "version": "\(version.rawValue)"]
-                ) { try $0.retire(zone, version) }
-                try report.show(json: json)
+            try common.run(.kekRetire, ["version": "\(version)"]) { rotation, zone in
+                try rotation.retire(zone, KeyVersion(rawValue: version))
             }
         }
     }
@@ -77,25 +80,13 @@ extension CMKCommand {
                 there, and those are destroyed.
                 """)
 
-        @Argument(help: "A lower directory or a mount point.", completion: .directory)
-        var target: String
+        @OptionGroup var common: RotationArguments
         @Option(name: .long, help: ArgumentHelp("URI of the new CMK; may be repeated.", valueName: "uri"))
         var root: [String] = []
-        @Option(name: .long, help: "The zone's number.")
-        var zone: UInt32 = 0
-        @Flag(name: .long, help: "Print JSON.")
-        var json = false
 
         func run() throws {
-            try lethefs.reporting {
-                ProcessHardening.apply()
-                let zone = ZoneID(rawValue: zone)
-                let list = String(decoding: try JSONEncoder().encode(root), as: UTF8.self)
-                let report = try RotationRunner.run(
-                    target, .cmkRotate, ["zone": "\(zone.rawValue)", "roots": list]
-                ) { try $0.rotateCMK(zone, root) }
-                try report.show(json: json)
-            }
+            let list = String(decoding: try JSONEncoder().encode(root), as: UTF8.self)
+            try common.run(.cmkRotate, ["roots": list]) { rotation, zone in try rotation.rotateCMK(zone, root) }
         }
     }
 }

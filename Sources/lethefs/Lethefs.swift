@@ -28,7 +28,8 @@ struct Lethefs: ParsableCommand {
         subcommands: [
             InitCommand.self, MountCommand.self, UnmountCommand.self, StatusCommand.self, CMKCommand.self,
             CheckCommand.self, ZoneCommand.self, RevokeCommand.self, RestoreCommand.self, KEKCommand.self,
-            CoverageCommand.self, ReencryptCommand.self, ShredCommand.self, PolicyCommand.self, AuditCommand.self,
+            CoverageCommand.self, ReencryptCommand.self, ShredCommand.self, CertificateCommand.self, PolicyCommand.self,
+            AuditCommand.self,
             GuardianCommand.self,
         ])
 

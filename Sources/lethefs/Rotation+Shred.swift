@@ -1,3 +1,4 @@
+import CLinux
 import ControlPlane
 import FoundationEssentials
 import KeyManagement
@@ -63,37 +64,57 @@ extension Rotation {
             let shredded = try sweeps.run(zone, .shred) {
                 try mount.finishShredding(zone, editing: editing, control: $0)
             }
-            note(
-                "zone \(zone.rawValue): shredded: KEK "
-                    + shredded.destroyed.map { "v\($0.rawValue)" }.joined(separator: ", ") + " destroyed")
-            recordShredding(zone, shredded)
-            let cmks = mount.keyring(zone)?.cmks.filter(\.isInUse).map(\.uri) ?? []
-            let tokens = cmks.map { uri in (try? roots.current.resolve(uri).describe().owner) ?? [:] }
-            let shredding = Shredding(
-                volume: "\(mount.volume.description.volume)", zone: zone.rawValue,
-                destroyed: shredded.destroyed.map(\.rawValue), versionKeysDestroyed: shredded.versionKeys,
-                refused: shredded.refused.map(\.rawValue), activeKEK: shredded.active.rawValue,
-                survivorsRewrapped: shredded.rewrapped, keyringGeneration: shredded.generation, tokens: tokens,
-                cmks: cmks, seconds: SweepClock.now - start)
-            return try sign(SanitizationCertificate(asked, lower: lower, shredding))
+            return try certify(zone, shredded, asked, seconds: SweepClock.now - start)
         }
     }
 
-    func recordShredding(_ zone: ZoneID, _ shredded: VolumeMount.Shredded) {
+    /// A shredding whose command is gone: what it deleted is not known here, but what was destroyed is. The certificate is kept on this
+    /// host, since nobody waits for it.
+    func resumeShredding(_ zone: ZoneID) throws {
+        let start = SweepClock.now
+        let shredded = try sweeps.run(zone, .shred) {
+            try mount.finishShredding(zone, editing: editing, control: $0)
+        }
+        let asked = SanitizationCertificate.Asked(
+            targets: ["not known: the command or the mount ended before the shredding did"],
+            name: "uid \(geteuid())", host: AuditLog.hostName)
+        let signed = try certify(zone, shredded, asked, seconds: SweepClock.now - start)
+        let path = try host.writeCertificate(signed, mount.volume.description.volume)
+        note("zone \(zone.rawValue): the certificate of the resumed shredding is \(path).json")
+    }
+
+    /// Records a shredding and makes its certificate.
+    private func certify(
+        _ zone: ZoneID, _ shredded: VolumeMount.Shredded, _ asked: SanitizationCertificate.Asked, seconds: Double
+    ) throws -> SignedCertificate {
+        note(
+            "zone \(zone.rawValue): shredded: KEK "
+                + shredded.destroyed.map { "v\($0.rawValue)" }.joined(separator: ", ") + " destroyed")
+        recordShredding(zone, shredded, resumed: asked.deleted == nil)
+        let cmks = mount.keyring(zone)?.cmks.filter(\.isInUse).map(\.uri) ?? []
+        let tokens = cmks.map { uri in (try? roots.current.resolve(uri).describe().owner) ?? [:] }
+        let shredding = Shredding(
+            volume: "\(mount.volume.description.volume)", zone: zone.rawValue,
+            destroyed: shredded.destroyed.map(\.rawValue), versionKeysDestroyed: shredded.versionKeys,
+            refused: shredded.refused.map(\.rawValue), activeKEK: shredded.active.rawValue,
+            survivorsRewrapped: shredded.rewrapped, keyringGeneration: shredded.generation, tokens: tokens,
+            cmks: cmks, seconds: seconds)
+        return try sign(SanitizationCertificate(asked, lower: lower, shredding))
+    }
+
+    private func recordShredding(_ zone: ZoneID, _ shredded: VolumeMount.Shredded, resumed: Bool) {
         audit?.append(
             .shredded, zone: zone,
             [
                 "destroyed": shredded.destroyed.map { "\($0.rawValue)" }.joined(separator: ","),
                 "active": "\(shredded.active.rawValue)", "versionKeys": "\(shredded.versionKeys)",
+                "resumed": resumed ? "yes" : "no",
             ])
     }
 
     /// By the key beside the root zone's CMK, where there is one.
     private func sign(_ certificate: SanitizationCertificate) throws -> SignedCertificate {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        encoder.dateEncodingStrategy = .iso8601
-        let statement = try encoder.encode(certificate)
+        let statement = try certificate.statement
         var signed = SignedCertificate(certificate: certificate, statement: String(decoding: statement, as: UTF8.self))
         if let audit, let signature = audit.sign(Array(statement)) {
             signed.key = signature.keyID

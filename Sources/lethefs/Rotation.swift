@@ -237,12 +237,7 @@ struct Rotation {
                         }
                         note("zone \(zone.rawValue): \(count) files re-encrypted")
                         finished(zone, count)
-                    case .shred:
-                        let shredded = try sweeps.run(zone, .shred) {
-                            try mount.finishShredding(zone, editing: editing, control: $0)
-                        }
-                        note("zone \(zone.rawValue): \(shredded.destroyed.count) KEK versions destroyed")
-                        recordShredding(zone, shredded)
+                    case .shred: try resumeShredding(zone)
                     }
                 }
             }

@@ -40,7 +40,8 @@ struct SanitizationCertificate: Codable {
     var media: Media
     /// As they were given to the command.
     var targets: [String]
-    var deleted: Counts
+    /// Not there where the command that deleted was gone before the shredding ended.
+    var deleted: Counts?
     var sanitization: Sanitization
     var keys: [Rotation.Shredding]
     var residual: [String]
@@ -49,7 +50,7 @@ struct SanitizationCertificate: Codable {
     /// What the command tells the daemon: what it deleted, for whom.
     struct Asked: Codable {
         var targets: [String]
-        var deleted: Counts
+        var deleted: Counts?
         var name: String
         var host: String
     }
@@ -70,11 +71,27 @@ struct SanitizationCertificate: Codable {
             "Ciphertext may remain in free blocks, snapshots and backups; no key opens it.",
             "A backup of the token itself, from before, would bring the version keys back.",
         ]
-        if asked.deleted.filesWithOtherNames > 0 {
+        if let linked = asked.deleted?.filesWithOtherNames, linked > 0 {
             residual.append(
-                "\(asked.deleted.filesWithOtherNames) files have other names in the volume and survive under those.")
+                "\(linked) files have other names in the volume and survive under those.")
         }
         person = Person(name: asked.name, host: asked.host, date: Date.now)
+    }
+
+    private var deletedText: String {
+        guard let deleted else { return "not known" }
+        return
+            "\(deleted.files) files, \(deleted.bytes) bytes, \(deleted.directories) directories, \(deleted.others) others"
+    }
+
+    /// The very bytes that are signed: JSON with sorted keys.
+    var statement: Data {
+        get throws {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            encoder.dateEncodingStrategy = .iso8601
+            return try encoder.encode(self)
+        }
     }
 
     /// For people.
@@ -85,7 +102,7 @@ struct SanitizationCertificate: Codable {
             "type          \(sanitization.type)", "method        \(sanitization.method)",
             "  detail      \(sanitization.detail)", "tool          \(sanitization.tool)",
             "verification  \(sanitization.verification)",
-            "deleted       \(deleted.files) files, \(deleted.bytes) bytes, \(deleted.directories) directories, \(deleted.others) others",
+            "deleted       \(deletedText)",
         ]
         lines += targets.map { "  target      \($0)" }
         for key in keys {

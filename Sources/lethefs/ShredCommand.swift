@@ -91,15 +91,7 @@ struct ShredCommand: ParsableCommand {
     private func emit(_ certificates: [SignedCertificate]) throws {
         let text = certificates.map(\.text).joined(separator: "\n")
         if let file = self.certificate {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            encoder.dateEncodingStrategy = .iso8601
-            do {
-                try encoder.encode(certificates).write(to: URL(filePath: file + ".json"), options: .atomic)
-                try Data(text.utf8).write(to: URL(filePath: file + ".txt"), options: .atomic)
-            } catch {
-                throw Failure(.storage, "writing the certificate \(file): \(error)", meaning: "The shredding is done.")
-            }
+            try SignedCertificate.write(certificates, to: file)
         }
         if json { return try printJSON(certificates) }
         FileHandle.standardOutput.write(text)

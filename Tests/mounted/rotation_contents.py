@@ -1,12 +1,14 @@
 """Re-encryption and shredding on a real mount."""
 
+import base64
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import time
 
-from harness import equal, on_volume
+from harness import equal, on_volume, run
 from rotation import answer, keks, sample, verify
 
 
@@ -107,6 +109,82 @@ def paused_resumed_and_cancelled(volume):
     volume.check()
 
 
+def certificates_that_were_changed_are_found(volume, signed):
+    def findings(change, *words):
+        changed = json.loads(json.dumps(signed))
+        change(changed)
+        file = volume.root / "changed.json"
+        file.write_text(json.dumps(changed))
+        result = volume.command("certificate", "verify", file, *words, "--json", check=False)
+        equal(result.returncode, 1, "exit status")
+        report, = json.loads(result.stdout)
+        return " ".join(report["findings"])
+
+    def both(name, value):
+        def change(changed):
+            changed["certificate"]["person"][name] = value
+            changed["statement"] = changed["statement"].replace('"host":"%s"' % signed["certificate"]["person"]["host"],
+                                                                '"host":"%s"' % value)
+        return change
+
+    def text_alone(changed):
+        changed["certificate"]["deleted"]["files"] = 22
+
+    def no_signature(changed):
+        del changed["signature"]
+
+    def other_key(changed):
+        private = volume.root / "forger.pem"
+        subprocess.run(["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", private], check=True)
+        public = subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-outform", "DER"], check=True,
+                                capture_output=True).stdout
+        volume_bytes = bytes.fromhex(changed["certificate"]["media"]["serialNumber"].replace("-", ""))
+        message = b"LETHESIG\x02" + volume_bytes + changed["statement"].encode()
+        signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", private], input=message, check=True,
+                                   capture_output=True).stdout
+        changed["publicKeys"] = [base64.b64encode(public).decode()]
+        changed["key"] = hashlib.sha256(public).hexdigest()
+        changed["signature"] = base64.b64encode(signature).decode()
+
+    assert "not the statement" in findings(text_alone)
+    assert "does not fit" in findings(both("host", "elsewhere"))
+    assert "not signed" in findings(no_signature)
+    # Forged with a key of somebody's own: good by itself, and not the volume's.
+    assert "not one of the volume's" in findings(other_key, volume.mountpoint)
+    changed = json.loads(json.dumps(signed))
+    other_key(changed)
+    (volume.root / "forged.json").write_text(json.dumps(changed))
+    report, = answer(volume, "certificate", "verify", volume.root / "forged.json")
+    equal((report["findings"], report["keySource"]), ([], "certificate"), "a forgery by itself")
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def a_shredding_that_a_crash_interrupts_gets_its_certificate(volume):
+    volume.init().mount()
+    top = volume.mountpoint
+    contents = sample(top, files=6)
+    (top / "tree/busy").mkdir(parents=True)
+    (top / "tree/secret").write_bytes(b"to be forgotten" * 100)
+    run(["mount", "-t", "tmpfs", "none", top / "tree/busy"])
+    try:
+        refused = volume.command("shred", top / "tree", check=False)
+        equal(refused.returncode, 42, "exit status")
+    finally:
+        run(["umount", top / "tree/busy"])
+    volume.kill()
+    volume.mount()
+    wait_until(lambda: not zone(volume, top)["pending"])
+    wait_until(lambda: list((volume.home / "certificates").glob("*.txt")), limit=10)
+    file, = (volume.home / "certificates").glob("*.json")
+    report, = answer(volume, "certificate", "verify", file, top)
+    assert report["findings"] == [] and report["destroyed"] == [1] and report["keySource"] == "sealed", report
+    assert "deleted" not in json.loads(file.read_text())[0]["certificate"], "what was deleted is not known"
+    equal(keks(volume, top)[1]["state"], "destroyed", "state")
+    verify(top, contents)
+    volume.unmount()
+    volume.check()
+
+
 @on_volume(limit=240, needs=["lethefs"])
 def shredded_files_open_from_no_copy(volume):
     volume.init().mount()
@@ -122,6 +200,12 @@ def shredded_files_open_from_no_copy(volume):
     volume.mount()
     signed, = answer(volume, "shred", top / "secret", top / "tree", "--certificate", volume.root / "certificate")
     certificate = signed["certificate"]
+    files = volume.root / "certificate.json"
+    for words in ([files], [files, top]):
+        report, = answer(volume, "certificate", "verify", *words)
+        assert report["findings"] == [] and report["destroyed"] == [1], report
+    equal(report["keySource"], "sealed", "who vouches for the key")
+    certificates_that_were_changed_are_found(volume, json.loads(files.read_text())[0])
     assert signed["signature"] and signed["publicKeys"], "the certificate is not signed"
     equal(json.loads(signed["statement"])["deleted"]["files"], 21, "files in the signed text")
     equal(certificate["deleted"]["files"], 21, "files")
