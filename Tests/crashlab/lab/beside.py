@@ -12,6 +12,7 @@ import time
 
 class Nothing:
     """`count`: how many headers or files were changed, or how often the volume was revoked."""
+    reseals = False  # Pages are written that no program overwrites: a tear of 512 bytes can cost those, too.
     every = 0  # Each Nth state is read through a real mount; 0 for as the command line says.
 
     def __init__(self, backend, work, seed):
@@ -58,10 +59,12 @@ class Rewrapping(Sweeping):
 
 
 class Reencrypting(Sweeping):
+    reseals = True
     commands = (("reencrypt",),)
 
 
 class Rotating(Sweeping):
+    reseals = True
     commands = (("kek", "rotate"), ("reencrypt",))
 
 
