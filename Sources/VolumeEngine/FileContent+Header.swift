@@ -36,6 +36,13 @@ extension FileContent {
         defer { bytes.deallocate() }
         try encodeHeader(into: bytes)
         try Lower.write(descriptor, from: bytes, count: Geometry.headerSize, at: 0)
+        noteStored()
+    }
+
+    /// Tells the manifest which generation is stored now. A file without a name is nobody's to find.
+    func noteStored() {
+        guard let manifest = volume.manifest, volume.table.holds(inode) else { return }
+        manifest.note(header)
     }
 
     /// Writes the header and its MAC to 512 bytes.

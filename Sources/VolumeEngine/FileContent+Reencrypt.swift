@@ -131,6 +131,7 @@ extension FileContent {
             }
             try encodeHeader(into: buffer.cipher)
             try Lower.write(descriptor, from: buffer.cipher, count: length, at: 0)
+            noteStored()
             if stage == .stale, header.state == .open { stage = .open }
         } catch {
             (header, keys, invocationsLeft) = previous

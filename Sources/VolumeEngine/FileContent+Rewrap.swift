@@ -25,6 +25,7 @@ extension FileContent {
             header.generation += 1
             do throws(Errno) {
                 try Self.store(header, current, to: writable)
+                noteStored()
             } catch {
                 // On the lower storage is the one or the other, and both are whole: the next store decides.
                 header = previous
@@ -108,6 +109,7 @@ extension Volume {
         }
         header.generation += 1
         try FileContent.store(header, keys[header.currentIndex], to: descriptor)
+        manifest?.note(header)
         try keepTimes(descriptor, info)
         return .changed
     }

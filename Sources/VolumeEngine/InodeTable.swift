@@ -103,6 +103,9 @@ final class InodeTable: Sendable {
         }
     }
 
+    /// Whether an inode has a name still, as far as this mount knows.
+    func holds(_ inode: Inode) -> Bool { shard(inode.key).inodes.withLock { $0[inode.key] === inode } }
+
     /// Inodes in the table.
     var count: Int { shards.reduce(0) { $0 + $1.inodes.withLock { $0.count } } }
 

@@ -82,7 +82,13 @@ extension Volume {
         guard HMACSHA256.isEqual(code, Array(bytes[FileHeader.authenticatedSize...])) else {
             throw damaged(.fileHeader, number, "not authentic")
         }
-        return (header, keys)
+        switch manifest?.admit(header) {
+        case nil, .accepted: return (header, keys)
+        case .older(let seen):
+            throw damaged(
+                .fileHeader, number, "older than the manifest: generation \(header.generation), \(seen) was seen")
+        case .removed: throw damaged(.fileHeader, number, "not in the manifest: it was removed")
+        }
     }
 
     func fileKeys(_ header: FileHeader, _ zone: ZoneID, _ number: UInt64) throws(Errno) -> [FileKeys] {

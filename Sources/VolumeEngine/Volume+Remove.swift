@@ -23,13 +23,24 @@ extension Volume {
         if isLast, Inode.Kind(mode: info.st_mode) == .symbolicLink, info.st_size == LinkEncoding.maximumTarget {
             tail = Self.tailID(try Lower.readLink(handle.descriptor, name))
         }
+        let listed = isLast ? listedFile(info, handle, name) : nil
         let pinned = try pin(info, handle.descriptor, name)
         do throws(Errno) { try action() } catch {
             if let pinned { unpin(pinned, removed: false, last: false) }
             throw error
         }
         if let pinned { unpin(pinned, removed: true, last: isLast) }
+        if let listed { manifest?.forget(listed) }
         removeLinkTail(tail)
+    }
+
+    /// What the manifest calls a file that is about to lose its last name. One that cannot be read stays listed.
+    private func listedFile(_ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>) -> UniqueID? {
+        guard manifest != nil, Inode.Kind(mode: info.st_mode) == .regular, info.st_size > 0 else { return nil }
+        guard let descriptor = try? Lower.open(handle.descriptor, name, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY) else {
+            return nil
+        }
+        return (try? readHeader(handle.zone, UInt64(info.st_ino), descriptor))?.0.file
     }
 
     /// rmdir(2). The kernel keeps others from adding entries meanwhile. The directory leaves its place by a rename, so that

@@ -28,6 +28,8 @@ package final class Volume: Sendable {
 
     package let description: VolumeDescription
     package let options: Options
+    /// Finds files that were put back to an earlier time, where the operator wants that.
+    package let manifest: Manifest?
     /// This mount's number, stored in each header it writes.
     package let epoch: UInt64
     /// Headers of this epoch or an older one may lag behind their pages.
@@ -64,8 +66,10 @@ package final class Volume: Sendable {
     init(
         description: VolumeDescription, options: Options, epoch: UInt64, lastCrashedEpoch: UInt64,
         lowerRoot: Descriptor,
-        volumeDirectory: Descriptor, zones: [Zone], onDamage: @escaping @Sendable (Damage) -> Void
+        volumeDirectory: Descriptor, zones: [Zone], manifest: Manifest? = nil,
+        onDamage: @escaping @Sendable (Damage) -> Void
     ) throws(Errno) {
+        self.manifest = manifest
         self.description = description
         self.options = options
         self.epoch = epoch

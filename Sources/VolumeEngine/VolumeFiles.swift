@@ -20,6 +20,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     /// A file of the volume's own directory is not authentic.
     case notAuthentic(String)
     case missing(String)
+    /// The manifest at the path cannot be used, and why.
+    case manifest(String, String)
     /// The volume has as many zones as it may.
     case tooManyZones
     /// A key version still protects so many objects; the paths are the first ones'.

@@ -8,6 +8,9 @@ import VolumeFormat
 package final class VolumeMount: Sendable {
     package let volume: Volume
     let files: VolumeFiles
+    let manifestFile: ManifestFile?
+    /// Held while the manifest is stored; taken before the manifest's own lock.
+    let manifestWriting = Mutex<Void>(())
     /// `.lethefs`.
     package var volumeDirectory: Descriptor { files.directory }
     let unlocking: KeyringUnlocking
@@ -29,7 +32,7 @@ package final class VolumeMount: Sendable {
 
     /// Takes the lock, unwraps the keys, authenticates the volume's files, and notes the new epoch durably.
     package init(
-        lower: String, options: Volume.Options, unlocking: KeyringUnlocking,
+        lower: String, options: Volume.Options, unlocking: KeyringUnlocking, manifest use: ManifestUse? = nil,
         onDamage: @escaping @Sendable (Damage) -> Void
     ) throws(VolumeError) {
         files = try VolumeFiles(lower: lower)
@@ -55,6 +58,8 @@ package final class VolumeMount: Sendable {
         }
         state = Mutex(current)
         currentSettings = Mutex(description.settings)
+        let manifest = try Self.openManifest(use, keys, readOnly: options.readOnly)
+        manifestFile = manifest?.file
         cleanState = Mutex(try Self.sealClean(current, keys))
         do {
             volume = try Volume(
@@ -62,7 +67,8 @@ package final class VolumeMount: Sendable {
                 // A mount that stores nothing is a new one all the same: what the crashed one stored is in doubt.
                 epoch: options.readOnly && current.mounted ? current.epoch + 1 : current.epoch,
                 lastCrashedEpoch: current.lastCrashedEpoch, lowerRoot: files.lowerRoot,
-                volumeDirectory: files.directory, zones: [Zone(keys)] + others.zones, onDamage: onDamage)
+                volumeDirectory: files.directory, zones: [Zone(keys)] + others.zones, manifest: manifest?.manifest,
+                onDamage: onDamage)
             // A root that cannot be read is found now, not at the first program's first call.
             _ = try volume.handle(volume.rootInode)
         } catch { throw .lower(error, "reading the root directory of \(lower)") }
@@ -104,6 +110,7 @@ package final class VolumeMount: Sendable {
             let clean = try Self.sealClean(now, keys)
             cleanState.withLock { $0 = clean }
             files.resealAudit(keys)
+            try resealManifest(keys)
         }
     }
 
@@ -137,6 +144,7 @@ package final class VolumeMount: Sendable {
         guard !volume.options.readOnly else { return }
         do { try Lower.syncAll(files.lowerRoot) } catch { throw .lower(error, "flushing the lower storage") }
         guard !volume.isDirty else { return }
+        try storeLastManifest()
         try files.write(VolumeFiles.state, cleanState.withLock { $0 })
     }
 

@@ -1,5 +1,5 @@
 /// 128 random bits that name a volume, a file or a directory for ever.
-package struct UniqueID: Hashable, Sendable, CustomStringConvertible {
+package struct UniqueID: Hashable, Comparable, Sendable, CustomStringConvertible {
     package var high: UInt64
     package var low: UInt64
 
@@ -27,6 +27,9 @@ package struct UniqueID: Hashable, Sendable, CustomStringConvertible {
         // Dashes elsewhere, or a sign before the digits.
         guard description == text.lowercased() else { return nil }
     }
+
+    /// In the order of the bytes on disk.
+    package static func < (left: UniqueID, right: UniqueID) -> Bool { (left.high, left.low) < (right.high, right.low) }
 
     private static func hex(_ value: UInt64) -> String {
         let text = String(value, radix: 16)

@@ -80,14 +80,32 @@ struct CheckCommand: ParsableCommand {
         do { check = try VolumeCheck(mount.volume, options: options) { progress.show(CheckProgress($0)) } } catch {
             throw Failure(.storage, "\(salvage ?? path): \(error.message)")
         }
-        let report = check.run()
+        mount.volume.manifest?.beginWalk()
+        var report = check.run()
         progress.end()
+        try compareManifest(mount, &report)
         var result = CheckResult(report, salvaging: salvage != nil)
         try compareEpochs(mount, &result)
         if repair {
             do { try mount.close() } catch { throw Failure(error, lower: path) }
         }
         return result
+    }
+
+    /// A walk that could read everything makes the manifest complete. Files that it lists and that were not there are a finding, if the
+    /// volume was unmounted cleanly since: after a crash some may rightly be gone.
+    private func compareManifest(_ mount: VolumeMount, _ report: inout VolumeCheck.Report) throws {
+        guard let manifest = mount.volume.manifest else { return }
+        guard report.findings.isEmpty, report.closed.isEmpty else { return }
+        if !acceptRestore, manifest.unseen > 0, mount.isCompletelyListed {
+            report.findings.append(
+                VolumeCheck.Finding(
+                    path: "/", object: "manifest", page: nil,
+                    reason: "\(manifest.unseen) files that it lists are not there; --accept-restore, if that is right"))
+            return
+        }
+        manifest.dropUnseen()
+        do { try mount.storeManifest(covering: mount.lastStoringEpoch) } catch { throw Failure(error, lower: lower) }
     }
 
     /// Whether this host has seen a later state of the volume.
@@ -118,7 +136,8 @@ struct CheckCommand: ParsableCommand {
             options.readOnly = !repair
             return try VolumeMount(
                 lower: path, options: options,
-                unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.resolve(uri) }
+                unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.resolve(uri) },
+                manifest: Host().manifest(volume, isLearning: acceptRestore)
             ) { _ in }
         } catch let error as VolumeError { throw Failure(error, lower: path) }
     }

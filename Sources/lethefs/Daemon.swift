@@ -52,12 +52,14 @@ struct Daemon {
         }
         options.sharedHighestNode = page.highestNode
         let trusted = TrustedRoots(roots)
+        let manifest = try host.manifest(description.volume, request)
         let began = ContinuousClock.now
         let mount: VolumeMount
         do {
             mount = try VolumeMount(
                 lower: request.lower, options: options,
-                unlocking: KeyringUnlocking { (uri) throws(RootError) in try trusted.current.resolve(uri) }
+                unlocking: KeyringUnlocking { (uri) throws(RootError) in try trusted.current.resolve(uri) },
+                manifest: manifest
             ) { damage.note($0) }
         } catch { throw Failure(error, lower: request.lower) }
         if !request.roots.isEmpty {
@@ -65,6 +67,7 @@ struct Daemon {
             record.roots = roots.trusted.map(Roots.kept)
             try host.writeRecord(description.volume, record)
         }
+        try host.remember(request, manifest, description.volume)
         mount.describeHolder("pid \(getpid()), on \(request.mountPoint)")
         let unwrapped = ContinuousClock.now - began
         let audit = AuditOpening.open(mount, trusted, host, log)
@@ -116,6 +119,8 @@ struct Daemon {
         let housekeeping = Housekeeping(mount.volume)
         housekeeping.start()
         defer { housekeeping.stop() }
+        let manifestKeeper = ManifestKeeper(mount, log)
+        manifestKeeper.start()
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
         guardian.finish()
@@ -123,6 +128,7 @@ struct Daemon {
         services.keepers.stop()
         // The programs are gone; what they left open is brought up to date before the volume is called clean.
         mount.volume.settleAll()
+        manifestKeeper.stop()
         var failure: Failure?
         do { try mount.close() } catch { failure = Failure(error, lower: request.lower) }
         audit?.close((.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"]))

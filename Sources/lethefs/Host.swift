@@ -47,6 +47,8 @@ struct Host {
         var zones: [String: UInt32]?
         /// The highest epoch that this host has seen.
         var epoch: UInt64?
+        /// The manifest that mounts keep, and find files by that were put back to an earlier time.
+        var manifest: String?
     }
 
     private func recordPath(_ volume: UniqueID) -> String { "\(home)/volumes/\(volume).json" }

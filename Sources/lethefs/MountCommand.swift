@@ -17,6 +17,9 @@ struct MountCommand: ParsableCommand {
             probe=SECONDS and lease=SECONDS: how often the CMK's owner is asked, and how long the keys may be used since it last said \
             yes. Default: 1 and 5 for a token in this machine, 10 and 30 for others.
 
+            manifest or manifest=FILE keeps a list of what each file's header had come to, outside the lower directory: an older \
+            file put back in its place is refused then. This host remembers it for the volume; nomanifest ends it.
+
             Which CMK opens the volume is what this host remembers of `lethefs init` or of an earlier --root; what the lower \
             directory itself names is not trusted.
 
@@ -68,6 +71,7 @@ struct MountRequest {
     /// Seconds; `nil` leaves it to what the CMK's owner is.
     private(set) var probeSeconds: Double?
     private(set) var leaseSeconds: Double?
+    private(set) var manifest = ManifestChoice.remembered
 
     /// Options that mount(8) knows and that are passed on.
     private static let passedOn: Set<String> = [
@@ -92,6 +96,9 @@ struct MountRequest {
             case "default_permissions": break
             case _ where Self.passedOn.contains(option): extra.append(option)
             case _ where option.hasPrefix("transport="): transport = try TransportChoice(option: option)
+            case "manifest": manifest = .at(nil)
+            case "nomanifest": manifest = .none
+            case _ where option.hasPrefix("manifest="): manifest = .at(String(option.dropFirst("manifest=".count)))
             case _ where option.hasPrefix("probe="): probeSeconds = try Self.seconds(option)
             case _ where option.hasPrefix("lease="): leaseSeconds = try Self.seconds(option)
             case _ where Self.ignored.contains(option) || option.hasPrefix("x-") || option.hasPrefix("comment="): break

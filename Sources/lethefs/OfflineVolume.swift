@@ -26,7 +26,8 @@ struct OfflineVolume {
             options.readOnly = readOnly
             let mount = try VolumeMount(
                 lower: lower, options: options,
-                unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.current.resolve(uri) }
+                unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.current.resolve(uri) },
+                manifest: host.manifest(volume)
             ) { damage in
                 FileHandle.standardError.write(
                     "lethefs: damaged \(damage.object.rawValue), lower inode \(damage.inode): \(damage.reason)\n")

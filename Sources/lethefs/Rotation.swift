@@ -141,9 +141,10 @@ struct Rotation {
         }
         // First what this host must know to mount it again.
         let volume = mount.volume.description.volume
-        let known = host.readRecord(volume)?.roots ?? roots.current.trusted
+        var record = host.readRecord(volume) ?? Host.VolumeRecord(roots: roots.current.trusted)
         let kept = zip(named, cmks).map { Self.kept($0, $1.uri) }
-        try host.writeRecord(volume, Host.VolumeRecord(roots: kept + known.filter { !kept.contains($0) }))
+        record.roots = kept + record.roots.filter { !kept.contains($0) }
+        try host.writeRecord(volume, record)
         for uri in kept { roots.add(uri) }
         return try reporting {
             let destroyed = try sweeps.run(zone, .keys) { _ in

@@ -5,7 +5,7 @@ import VolumeFormat
 
 /// The parsers that read what an attacker may have written: from the lower storage, the command line, a socket.
 package enum FuzzTarget: String, CaseIterable, Sendable {
-    case fileHeader, directoryHeader, keyring, description, state, sealedFile, sealedBlob, attribute, name
+    case fileHeader, directoryHeader, keyring, description, state, sealedFile, sealedBlob, attribute, name, manifest
     case auditKeys, auditHead, auditRecord, pkcs11URI, controlRequest
 
     /// Feeds bytes to the parser. What it accepts must encode to the very same bytes (for texts: to a fixed point).
@@ -32,6 +32,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
             case .sealedBlob: return try SealedBlob(parsing: raw).encoded
             case .attribute: return try XattrPlaintext(parsing: bytes).encoded
             case .name: return Self.name(raw)
+            case .manifest: return try ManifestList(parsing: raw).authenticatedBytes
             case .auditKeys: return try AuditKeyList(parsing: raw).authenticatedBytes
             case .auditHead: return try AuditHead(parsing: raw).authenticatedBytes
             case .auditRecord: return AuditRecord(line: bytes).map { Array($0.line.utf8) }
