@@ -14,6 +14,7 @@ package enum AuditKind: String, Sendable, CaseIterable {
     case unmounted
     case crashRecovered = "crash-recovered"
     case damageMet = "damage-met"
+    case restoreAccepted = "restore-accepted"
     case zoneCreated = "zone-created"
     case zoneMoved = "zone-moved"
     // Keys.

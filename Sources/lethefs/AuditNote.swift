@@ -7,7 +7,9 @@ import VolumeFormat
 /// Records that a command leaves for what it did itself, such as to a CMK.
 enum AuditNote {
     /// What a command may tell of; everything else is the daemon's to say.
-    static let kinds: Set<AuditKind> = [.cmkDisabled, .cmkEnabled, .cmkRotated, .cmkDestroyed, .policyChanged]
+    static let kinds: Set<AuditKind> = [
+        .cmkDisabled, .cmkEnabled, .cmkRotated, .cmkDestroyed, .policyChanged, .restoreAccepted,
+    ]
 
     /// Adds a record to the volume's log: through its daemon, or, of a volume that is not mounted, directly. False when there is no log,
     /// or it could not be written; the caller says so, and what it did stands.

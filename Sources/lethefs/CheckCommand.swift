@@ -119,7 +119,14 @@ struct CheckCommand: ParsableCommand {
                         + "--accept-restore, if a backup was restored"))
             return
         }
-        if repair || acceptRestore { try host.noteEpoch(epoch, volume, accepting: acceptRestore) }
+        guard repair || acceptRestore else { return }
+        let seen = host.readRecord(volume)?.epoch
+        try host.noteEpoch(epoch, volume, accepting: acceptRestore)
+        guard acceptRestore else { return }
+        let fields = ["epoch": "\(epoch)", "seen": seen.map { "\($0)" } ?? "", "findings": "\(result.findings.count)"]
+        if !AuditNote.leave(.lower(try Paths.absolute(lower)), .restoreAccepted, fields) {
+            FileHandle.standardError.write("lethefs: the audit log has no record of it\n")
+        }
     }
 
     private func open(_ path: String) throws -> VolumeMount {

@@ -44,7 +44,9 @@ extension Failure {
             self.init(
                 .notAuthentic, "the manifest \(path) of \(lower) \(reason)",
                 meaning: "Files that were put back to an earlier time could not be told without it. Nothing is served.",
-                remedy: "put it back; or begin a new one from the files as they are:  lethefs check \(lower) --accept-restore")
+                remedy:
+                    "put it back; or begin a new one from the files as they are:  lethefs check \(lower) --accept-restore"
+            )
         case .stillProtects(let version, let count, let paths):
             self.init(
                 .stillNeeded, "KEK v\(version.rawValue) still protects \(count) files and directories of \(lower)",

@@ -41,6 +41,9 @@ def older_volume_is_noticed(volume):
     volume.check()
     volume.mount()
     equal(status(volume).get("rolledBackFrom"), None)
+    shown = volume.command("audit", "show", volume.mountpoint, "--json").stdout.splitlines()
+    (record,) = [one for one in map(json.loads, shown) if one["kind"] == "restore-accepted"]
+    equal(record["fields"]["seen"], "3")
     volume.unmount().check()
 
 
