@@ -57,6 +57,27 @@ extension Volume {
     func readHeader(
         _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor
     ) throws(Errno) -> (FileHeader, [FileKeys])? {
+        for attempt in 0..<Self.headerReads {
+            guard let read = try readAuthenticHeader(zone, number, descriptor) else { return nil }
+            let reason: String
+            switch manifest?.admit(read.0) {
+            case nil, .accepted: return read
+            case .older(let seen): reason = "older than the manifest: generation \(read.0.generation), \(seen) was seen"
+            case .removed: reason = "not in the manifest: it was removed"
+            }
+            // One without a name is who it was when it had one.
+            if try Lower.stat(descriptor).st_nlink == 0 { return read }
+            // A program may have had it stored between the read and the comparison.
+            if attempt == Self.headerReads - 1 { throw damaged(.fileHeader, number, reason) }
+        }
+        return nil
+    }
+
+    private static let headerReads = 3
+
+    private func readAuthenticHeader(
+        _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor
+    ) throws(Errno) -> (FileHeader, [FileKeys])? {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Geometry.headerSize, alignment: 16)
         defer { buffer.deallocate() }
         guard let start = buffer.baseAddress else { throw .noMemory }
@@ -82,13 +103,7 @@ extension Volume {
         guard HMACSHA256.isEqual(code, Array(bytes[FileHeader.authenticatedSize...])) else {
             throw damaged(.fileHeader, number, "not authentic")
         }
-        switch manifest?.admit(header) {
-        case nil, .accepted: return (header, keys)
-        case .older(let seen):
-            throw damaged(
-                .fileHeader, number, "older than the manifest: generation \(header.generation), \(seen) was seen")
-        case .removed: throw damaged(.fileHeader, number, "not in the manifest: it was removed")
-        }
+        return (header, keys)
     }
 
     func fileKeys(_ header: FileHeader, _ zone: ZoneID, _ number: UInt64) throws(Errno) -> [FileKeys] {

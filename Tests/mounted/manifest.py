@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import threading
+from pathlib import Path
 
 from harness import equal, on_volume, raises
 
@@ -127,6 +129,44 @@ def crashes_and_rotations_are_no_rollback(volume):
     volume.unmount()
     findings(volume, 0)
     volume.mount().unmount().check()
+
+
+@on_volume(limit=90, needs=["lethefs"])
+def counting_beside_programs_finds_nothing(volume):
+    """Headers that change, and files that go, while something reads them all."""
+    volume.init().mount("allow_other,manifest")
+    top, over, failures = volume.mountpoint, threading.Event(), []
+
+    def write(number):
+        path = top / f"{number}"
+        path.write_bytes(b"x" * 100)
+        with open(path, "r+b", buffering=0) as file:
+            os.unlink(path)
+            file.write(b"y" * 5000)
+            equal(Path(f"/proc/self/fd/{file.fileno()}").read_bytes(), b"y" * 5000, "by a file without a name")
+        path.write_bytes(b"z")
+
+    def go_on(number):
+        try:
+            while not over.is_set():
+                write(number)
+        except Exception as failure:  # noqa: BLE001  told below
+            failures.append(failure)
+
+    writers = [threading.Thread(target=go_on, args=(number,)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(8):
+            report = json.loads(volume.command("coverage", volume.mountpoint, "--json").stdout)
+            assert all(zone["failed"] == 0 for zone in report["zones"]), report
+    finally:
+        over.set()
+        for writer in writers:
+            writer.join()
+    equal(failures, [])
+    volume.unmount()
+    findings(volume, 0)
 
 
 @on_volume(limit=60, needs=["lethefs"])
