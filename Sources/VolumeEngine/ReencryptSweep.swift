@@ -19,6 +19,7 @@ final class ReencryptSweep: SweepVisitor {
     private let batches: Mutex<[Int: [Work]]>
     private let reencrypted = Atomic<UInt64>(0)
     private let seen = Mutex<Set<InodeKey>>([])
+    private let linked = LinkedNames()
 
     private struct Work {
         let inode: Inode
@@ -94,9 +95,12 @@ final class ReencryptSweep: SweepVisitor {
         }
         var uses = 0
         switch prepared {
-        case .nothing: release(inode, content)
+        case .nothing:
+            release(inode, content)
+            control.count { $0.passed += size }
         case .done:
             release(inode, content)
+            control.count { $0.passed += size }
             note(bytes: UInt64(Geometry.pageSize))
             _ = control.pace(
                 bytes: UInt64(Geometry.pageSize), worked: SweepControl.nanoseconds - start, uses: volume.buffers.uses,
@@ -208,7 +212,11 @@ final class ReencryptSweep: SweepVisitor {
                     guard let sealed = try content.resealPages(from: first, count: Self.chunkPages, buffer) else {
                         return
                     }
-                    control.count { $0.sealed += UInt64(sealed) }
+                    let at = min(first * UInt64(Geometry.payload), content.size)
+                    control.count {
+                        $0.sealed += UInt64(sealed)
+                        $0.passed += min(step * UInt64(Geometry.payload), content.size - at)
+                    }
                     let worked = SweepControl.nanoseconds - start
                     _ = control.pace(bytes: UInt64(sealed), worked: worked, uses: volume.buffers.uses, lastUses: &uses)
                 } catch { shared.failure.withLock { $0 = error } }
@@ -219,11 +227,30 @@ final class ReencryptSweep: SweepVisitor {
         return !control.isCancelled
     }
 
+    /// Links with several names, once the walk has met all of them. Of a limited sweep only those whose names it all met.
+    func resealLinked() {
+        for group in linked.take() {
+            defer {
+                for name in group.names { volume.table.release(name.directory) }
+                volume.table.release(group.inode)
+            }
+            guard !control.isCancelled, scope == nil || group.names.count >= group.count else { continue }
+            do throws(Errno) {
+                try volume.resealLinked(group)
+                control.count { $0.changed += 1 }
+            } catch {
+                if error == .keyRevoked || error == .noKey { control.cancel() }
+                guard error != .stale, error != .noEntry else { continue }
+                control.noteFailure("(link, lower inode \(group.inode.number)): \(error.message)")
+            }
+        }
+    }
+
     func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {
         guard isInScope(entry) else { return }
         control.count { $0.links += 1 }
         if isLink {
-            if try volume.resealLink(entry) { control.count { $0.changed += 1 } }
+            if try volume.resealLink(entry, linked) { control.count { $0.changed += 1 } }
         } else {
             let inode = try entry.inode(volume)
             defer { volume.table.release(inode) }

@@ -1,5 +1,6 @@
 import CLinux
 import Synchronization
+import VolumeFormat
 
 /// How a sweep is steered from outside, and what it has done so far. Shared by all its threads.
 package final class SweepControl: Sendable {
@@ -14,11 +15,20 @@ package final class SweepControl: Sendable {
         package var changed: UInt64 = 0
         /// Bytes that were sealed anew.
         package var sealed: UInt64 = 0
+        /// Of `bytes`, those that the sweep is done with, whether or not they had to be sealed anew.
+        package var passed: UInt64 = 0
         /// Objects that could not be done.
         package var failed: UInt64 = 0
     }
 
+    /// How much there is to look at: an estimate, since programs go on.
+    package struct Total: Sendable, Equatable {
+        package var files: UInt64
+        package var bytes: UInt64
+    }
+
     private let state = Mutex(Progress())
+    private let expected = Mutex<(total: Total, at: UInt64)?>(nil)
     private let stop = Atomic<Bool>(false)
     private let waiting = Atomic<Bool>(false)
     private let yielding = Atomic<Bool>(false)
@@ -32,6 +42,26 @@ package final class SweepControl: Sendable {
 
     package var progress: Progress { state.withLock { $0 } }
     func count(_ change: (inout Progress) -> Void) { state.withLock { change(&$0) } }
+
+    /// `nil` until it is known.
+    package var total: Total? { expected.withLock { $0?.total } }
+    func expect(_ total: Total?) {
+        expected.withLock { $0 = total.map { ($0, Self.nanoseconds) } }
+    }
+
+    /// Seconds left at the pace so far, by bytes where bytes are passed and by files otherwise; `nil` while nobody can tell.
+    package var secondsLeft: Double? {
+        guard !isPaused, let (total, since) = expected.withLock({ $0 }) else { return nil }
+        let now = progress
+        let byBytes = now.passed > 0 || now.sealed > now.files * UInt64(Geometry.headerSize)
+        // A file costs about as much as four pages.
+        let file: UInt64 = byBytes ? 16_384 : 1
+        let done = Double(byBytes ? now.passed + now.files * file : now.files)
+        let all = Double(byBytes ? total.bytes + total.files * file : total.files)
+        let passed = Double(Self.nanoseconds - since) / 1e9
+        guard passed >= 1, done > 0 else { return nil }
+        return max(0, passed * (all - done) / done)
+    }
 
     /// Plaintext paths and reasons of the first objects that could not be done.
     package var failures: [String] { firstFailures.withLock { $0 } }

@@ -7,28 +7,36 @@ extension Volume {
     /// Seals a link's target (and attributes) by the newest metadata key: a new lower link takes the old one's place. Its inode
     /// number changes. False when nothing was to be done.
     ///
-    /// A link with several names stays as it is, since one name after another would tear them apart; coverage shows it.
-    func resealLink(_ entry: SweepEntry) throws(Errno) -> Bool {
+    /// One with several names is only noted in `linked`, for `resealLinked`: one name after another would tear them apart.
+    func resealLink(_ entry: SweepEntry, _ linked: LinkedNames) throws(Errno) -> Bool {
         let inode = try entry.inode(self)
         defer { table.release(inode) }
         guard inode.kind == .symbolicLink else { return false }
         guard let newest = try storingKeys(inode.zone).currentMetadata?.version else { throw .io }
         guard try metadataVersions(inode, isLink: true).contains(where: { $0 != newest }) else { return false }
         // Where it is now; a link that moves just now comes again.
-        guard case .named(let directory, let name) = entry else { return try resealMoved(inode) }
-        return try reseal(inode, directory.descriptor, name)
+        guard case .named(let directory, let name) = entry else { return try resealMoved(inode, linked) }
+        return try reseal(inode, try directory.inode(), directory.descriptor, name, linked)
     }
 
-    private func resealMoved(_ inode: Inode) throws(Errno) -> Bool {
+    private func resealMoved(_ inode: Inode, _ linked: LinkedNames) throws(Errno) -> Bool {
         guard let location = inode.state.withLock({ $0.location }) else { throw .stale }
-        return try reseal(inode, try handle(location.parent).descriptor, location.name)
+        return try reseal(inode, location.parent, try handle(location.parent).descriptor, location.name, linked)
     }
 
-    private func reseal(_ inode: Inode, _ directory: Descriptor, _ name: [CChar]) throws(Errno) -> Bool {
+    private func reseal(
+        _ inode: Inode, _ parent: Inode, _ directory: Descriptor, _ name: [CChar], _ linked: LinkedNames
+    ) throws(Errno) -> Bool {
         let info = try Lower.stat(directory, name)
         guard InodeKey(info) == inode.key else { throw .stale }
-        guard info.st_nlink == 1 else { return false }
-        let oldTail = Self.tailID(try Lower.readLink(directory, name))
+        let text = try Lower.readLink(directory, name)
+        // The last name of several, where a crash came between, follows the others.
+        let isOneOfSeveral = info.st_nlink > 1 ? true : try hasSuccessor(text, inode.zone)
+        if isOneOfSeveral {
+            linked.add(inode, count: Int(info.st_nlink), parent, name, table)
+            return false
+        }
+        let oldTail = Self.tailID(text)
         let target = try readLink(inode)
         let stored = try target.withUnsafeBufferPointer { (target) throws(Errno) in
             try sealLink(UnsafeRawBufferPointer(target), zone: inode.zone)
@@ -58,7 +66,7 @@ extension Volume {
         return true
     }
 
-    private func copyAttributes(of inode: Inode, to made: Descriptor) throws(Errno) {
+    func copyAttributes(of inode: Inode, to made: Descriptor) throws(Errno) {
         for name in try listAttributes(inode) {
             let value = try getAttribute(inode, name)
             try value.withUnsafeBufferPointer { (value) throws(Errno) in

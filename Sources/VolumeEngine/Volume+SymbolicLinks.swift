@@ -47,7 +47,12 @@ extension Volume {
     }
 
     private func sealedTarget(_ inode: Inode) throws(Errno) -> SealedBlob {
-        let text = try wholeLinkText(inode)
+        try sealedTarget(try lowerLink(inode), inode)
+    }
+
+    /// Of a lower link with the text `lower`; `inode` is for reports.
+    func sealedTarget(_ lower: [UInt8], _ inode: Inode) throws(Errno) -> SealedBlob {
+        let text = try wholeLinkText(lower, inode)
         let parsed = Base64URL.decode(text).flatMap { bytes in
             bytes.withUnsafeBytes { try? SealedBlob(parsing: $0) }
         }
@@ -76,8 +81,7 @@ extension Volume {
         return try Lower.readLink(descriptor, "")
     }
 
-    private func wholeLinkText(_ inode: Inode) throws(Errno) -> [UInt8] {
-        let lower = try lowerLink(inode)
+    private func wholeLinkText(_ lower: [UInt8], _ inode: Inode) throws(Errno) -> [UInt8] {
         guard lower.first == LinkEncoding.splitMark else { return lower }
         guard let id = Self.tailID(lower) else { throw damaged(.linkTarget, inode.number, "malformed") }
         do {
@@ -93,7 +97,9 @@ extension Volume {
         if info.st_size < LinkEncoding.maximumTarget {
             return LinkEncoding.plainCount(lowerCount: Int(info.st_size)) ?? 0
         }
-        do { return LinkEncoding.plainCount(lowerCount: try wholeLinkText(inode).count) ?? 0 } catch {
+        do {
+            return LinkEncoding.plainCount(lowerCount: try wholeLinkText(try lowerLink(inode), inode).count) ?? 0
+        } catch {
             guard error == .io else { throw error }
             return 0
         }

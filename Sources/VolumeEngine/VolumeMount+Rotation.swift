@@ -50,6 +50,7 @@ extension VolumeMount {
 
     /// Wraps everything in a zone by its active KEK, and takes the note of it away when all is durable.
     package func rewrap(_ zone: ZoneID, control: SweepControl, threads: Int = 2) throws(VolumeError) {
+        control.expect(totals.withLock { $0[zone] })
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
         SweepWalk(
@@ -57,6 +58,7 @@ extension VolumeMount {
             threads: threads
         ).run()
         guard !control.isCancelled else { return }
+        keepTotal(zone, control)
         do {
             let changed = try volume.rewrapUnlinked(zone)
             control.count { $0.changed += changed }
@@ -139,28 +141,55 @@ extension VolumeMount {
         control.setRate(bytesPerSecond: UInt64(work.rate) * 1_000_000)
         control.setYields(work.flags.contains(.yields))
         control.setPaused(work.flags.contains(.paused))
+        let limited = work.scope != PendingWork.wholeZone
+        if !limited { control.expect(totals.withLock { $0[zone] } ?? count(zone, control, threads: threads)) }
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
         let scope = work.scope == PendingWork.wholeZone ? nil : work.scope
         let sweep = ReencryptSweep(volume, zone, cutoff: work.started, scope: scope, control, threads: threads)
         SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
+        sweep.resealLinked()
         guard !control.isCancelled else { return sweep.count }
         do { try Lower.syncAll(volume.lowerRoot) } catch { throw .lower(error, "re-encrypting") }
         guard control.progress.failed == 0 else {
             throw .incomplete(failed: control.progress.failed, control.failures)
         }
-        if scope == nil { try dropMetadataKeys(zone, editing: editing) }
+        if scope == nil {
+            keepTotal(zone, control)
+            try dropMetadataKeys(zone, editing: editing)
+        }
         try forget(zone) { $0.kind == work.kind && $0.started == work.started && $0.scope == work.scope }
         return sweep.count
     }
 
-    /// Takes the old metadata keys away if nothing is sealed by them any more.
+    /// How much there is in a zone, by names and lengths alone. Ends with `control`.
+    private func count(_ zone: ZoneID, _ control: SweepControl, threads: Int) -> SweepControl.Total {
+        let counting = SweepControl()
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        SweepWalk(
+            volume: volume, visitor: CountSweep(zone, counting, endingWith: control), control: counting, moves: moves,
+            threads: threads
+        ).run()
+        return SweepControl.Total(files: counting.progress.files, bytes: counting.progress.bytes)
+    }
+
+    private func keepTotal(_ zone: ZoneID, _ control: SweepControl) {
+        let progress = control.progress
+        totals.withLock { $0[zone] = SweepControl.Total(files: progress.files, bytes: progress.bytes) }
+    }
+
+    /// Takes the old metadata keys away: nothing may be sealed by them any more.
     private func dropMetadataKeys(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) {
         guard let keyring = keyring(zone), keyring.metadataKeys.count > 1,
             let newest = keyring.metadataKeys.map(\.version).max()
         else { return }
         let coverage = try coverage(zone)
-        guard coverage.failed == 0, coverage.metadata.keys.allSatisfy({ $0 == newest }) else { return }
+        guard coverage.failed == 0 else { throw .incomplete(failed: coverage.failed, coverage.failures) }
+        // One that a program moved out of the sweep's way: the next sweep finds it.
+        let left = coverage.metadata.filter { $0.key != newest }.values.reduce(0, +)
+        guard left == 0 else { throw .incomplete(failed: left, ["links under an older metadata key"]) }
+        do { try volume.removeSuccessors(zone) } catch { throw .lower(error, "sealing links anew") }
         try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
             (editing.dropOldMetadataKeys(from: &keyring, keys), ())
         }
@@ -181,6 +210,7 @@ extension VolumeMount {
     ) throws(VolumeError) -> Coverage {
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
+        control.expect(totals.withLock { $0[zone] })
         let sweep = CoverageSweep(volume, zone, control, ageStep: ageStep)
         SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
         if control.isCancelled {

@@ -23,6 +23,8 @@ package final class VolumeMount: Sendable {
     private let currentSettings: Mutex<[VolumeSetting: UInt64]>
     /// Held while description and state are sealed and stored; taken after `keyringChange`.
     private let sealing = Mutex<Void>(())
+    /// How much there was in each zone when a sweep last went over all of it. Leaf lock.
+    let totals = Mutex<[ZoneID: SweepControl.Total]>([:])
     /// Keyrings as they are stored. Leaf lock.
     let keyrings: Mutex<[ZoneID: ZoneKeyring]>
     /// Held while a keyring is changed and stored; no call to a CMK's owner under it. Taken before `keyrings` and the zones' locks.

@@ -84,9 +84,7 @@ struct ReencryptCommand: ParsableCommand {
         }
         if json { return try printJSON(StatusReport(sweeps: sweeps, pending: pending)) }
         var lines = sweeps.map { sweep in
-            "zone \(sweep.zone): \(sweep.kind.rawValue)\(sweep.paused ? " (paused)" : ""), \(sweep.files) files looked at, "
-                + "\(sweep.changed) done, \(sweep.sealedBytes >> 20) MiB sealed, \(sweep.failed) failed, "
-                + "\(Rotation.Report.seconds(sweep.seconds))"
+            "zone \(sweep.zone): \(Sweeps.words(sweep)), \(Rotation.Report.seconds(sweep.seconds)) so far"
         }
         lines += pending.map { "to be done: \($0)" }
         if lines.isEmpty { lines = ["nothing is under way"] }

@@ -52,8 +52,7 @@ final class ProgressLine: Sendable {
                 last = (sweep.sealedBytes, now)
                 shown.store(true, ordering: .releasing)
                 FileHandle.standardError.write(
-                    "\r\(sweep.kind.rawValue): \(sweep.files) files, \(sweep.changed) changed, "
-                        + "\(sweep.sealedBytes >> 20) MiB at \(UInt64(rate) >> 20) MiB/s\(sweep.paused ? ", paused" : "")   "
+                    "\r\(Sweeps.words(sweep)), \(UInt64(rate) >> 20) MiB/s   "
                 )
             }
         }

@@ -20,9 +20,30 @@ final class Sweeps: Sendable {
         var bytes: UInt64
         var changed: UInt64
         var sealedBytes: UInt64
+        /// How much there is, as far as it is known: an estimate.
+        var totalFiles: UInt64?
+        var totalBytes: UInt64?
+        /// Of `totalBytes`, those that a re-encryption is done with.
+        var passedBytes: UInt64
+        /// At the pace so far.
+        var secondsLeft: Double?
         var failed: UInt64
         var paused: Bool
         var seconds: Double
+    }
+
+    /// `2 of 50 files, …, 3 min left`
+    static func words(_ sweep: Status) -> String {
+        var words = sweep.kind.rawValue + (sweep.paused ? " (paused)" : "") + ": \(sweep.files)"
+        if let total = sweep.totalFiles { words += " of \(max(total, sweep.files))" }
+        words += " files"
+        if sweep.kind == .reencrypt, let total = sweep.totalBytes {
+            words += ", \(sweep.passedBytes >> 20) of \(max(total, sweep.passedBytes) >> 20) MiB"
+        }
+        words += ", \(sweep.changed) done, \(sweep.sealedBytes >> 20) MiB sealed"
+        if sweep.failed > 0 { words += ", \(sweep.failed) FAILED" }
+        guard let left = sweep.secondsLeft.map({ Int($0.rounded(.up)) }) else { return words }
+        return words + ", \(left < 120 ? "\(left) s" : left < 7200 ? "\(left / 60) min" : "\(left / 3600) h") left"
     }
 
     private struct Running {
@@ -72,12 +93,14 @@ final class Sweeps: Sendable {
     var status: [Status] {
         running.withLock { running in
             running.sweeps.sorted { $0.key < $1.key }.map { _, sweep in
-                let progress = sweep.control.progress
+                let (progress, total) = (sweep.control.progress, sweep.control.total)
                 return Status(
                     zone: sweep.zone.rawValue, kind: sweep.kind, files: progress.files,
                     directories: progress.directories,
                     links: progress.links, bytes: progress.bytes, changed: progress.changed,
-                    sealedBytes: progress.sealed, failed: progress.failed, paused: sweep.control.isPaused,
+                    sealedBytes: progress.sealed, totalFiles: total?.files, totalBytes: total?.bytes,
+                    passedBytes: progress.passed, secondsLeft: sweep.control.secondsLeft, failed: progress.failed,
+                    paused: sweep.control.isPaused,
                     seconds: SweepClock.now - sweep.start)
             }
         }

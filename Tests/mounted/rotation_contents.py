@@ -92,8 +92,14 @@ def paused_resumed_and_cancelled(volume):
     volume.init().mount()
     top = volume.mountpoint
     (top / "big").write_bytes(os.urandom(8 << 20))
-    answer(volume, "reencrypt", top, "--background", "--rate", "2")
+    answer(volume, "reencrypt", top, "--background", "--rate", "1")
+    told = []
+    wait_until(lambda: told.extend(sweep for sweep in answer(volume, "reencrypt", top, "--status")["sweeps"]
+                                   if sweep.get("secondsLeft")) or told, limit=20)
+    equal((told[0]["totalFiles"], told[0]["totalBytes"]), (1, 8 << 20), "how much there is")
+    assert 0 < told[0]["passedBytes"] < 8 << 20 and 0 < told[0]["secondsLeft"] < 10, told
     paused = answer(volume, "reencrypt", top, "--pause")
+    assert all("secondsLeft" not in sweep for sweep in answer(volume, "reencrypt", top, "--status")["sweeps"])
     assert "paused" in paused["pending"][0], paused
     volume.unmount().mount()
     assert "paused" in answer(volume, "reencrypt", top, "--status")["pending"][0]

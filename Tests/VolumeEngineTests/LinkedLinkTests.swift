@@ -1,0 +1,112 @@
+import Foundation
+import Storage
+import TestSupport
+import Testing
+import VolumeEngine
+import VolumeFormat
+
+/// Links with several names get the newest metadata key, too, and stay one link.
+@Suite struct LinkedLinkTests {
+    private static let long = [UInt8](repeating: UInt8(ascii: "t"), count: 4000)
+    private static let names: [(group: String, names: [Name], target: [UInt8])] = [
+        ("short", ["a", "b", "c"], Array("somewhere".utf8)), ("long", ["d", "e"], long), ("single", ["f"], [0x78]),
+    ]
+
+    /// Names of a group lie in the root and in two directories.
+    private func fill(_ test: TestVolume) throws {
+        let directories = [test.top, try test.makeDirectory("one"), try test.makeDirectory("two")]
+        for group in Self.names {
+            let first = try test.makeLink(group.names[0], to: group.target)
+            try test.setAttribute(first, "trusted.kind", Array(group.group.utf8))
+            for (index, name) in group.names.enumerated().dropFirst() {
+                test.volume.forget(try test.link(first, as: name, in: directories[index]), count: 1)
+            }
+            test.volume.forget(first, count: 1)
+        }
+    }
+
+    private func verify(_ test: TestVolume, isWhole: Bool, _ comment: Comment) throws {
+        let directories = [test.top, try test.lookUp("one").inode, try test.lookUp("two").inode]
+        for group in Self.names {
+            var numbers: Set<UInt64> = []
+            for (index, name) in group.names.enumerated() {
+                let entry = try test.lookUp(name, in: directories[index])
+                numbers.insert(UInt64(entry.attributes.st_ino))
+                if isWhole { #expect(Int(entry.attributes.st_nlink) == group.names.count, comment) }
+                #expect(try test.volume.readLink(entry.inode) == group.target, comment)
+                #expect(
+                    try test.volume.getAttribute(entry.inode, "trusted.kind") == Array(group.group.utf8), comment)
+            }
+            #expect(numbers.count == 1, comment)
+        }
+    }
+
+    private func successors(_ test: TestVolume) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: test.lower + "/.lethefs/links").filter { $0.contains(".") }
+    }
+
+    private func reencrypt(_ test: TestVolume) throws {
+        let editing = RewrapTests.editing(test)
+        let work = try test.mount.beginReencryption(.root, scope: nil, rate: 0, flags: [], editing: editing)
+        _ = try test.mount.reencrypt(.root, work, editing: editing, control: SweepControl(), threads: 1)
+    }
+
+    @Test func allNamesFollow() throws {
+        let test = try TestVolume()
+        try fill(test)
+        for round in 2...4 {
+            try reencrypt(test)
+            let coverage = try test.mount.coverage(.root)
+            #expect(coverage.metadata == [KeyVersion(rawValue: UInt32(round)): 6], "\(coverage.metadata)")
+            #expect(test.mount.keyring(.root)?.metadataKeys.map(\.version.rawValue) == [UInt32(round)])
+            #expect(test.mount.keyring(.root)?.pending.isEmpty == true)
+            #expect(try successors(test) == [])
+            try verify(test, isWhole: true, "round \(round)")
+        }
+        // The tail of the long one alone is left.
+        #expect(try FileManager.default.contentsOfDirectory(atPath: test.lower + "/.lethefs/links").count == 1)
+        try test.remount()
+        try verify(test, isWhole: true, "after a remount")
+        #expect(test.check().findings.isEmpty)
+    }
+
+    /// A crash after every lower call, and at once another metadata key before the sweep goes on: the names stay names of one link.
+    @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+    func everyCallFailsFromThereOn(rotatingAgain: Bool) throws {
+        let test = try TestVolume(inMemory: true)
+        try fill(test)
+        try test.close()
+        let base = test.lower
+        var nth = 0
+        var seen = 0
+        var interrupted = 0
+        while nth <= seen {
+            let copy = test.temporary["case"]
+            try copyTree(base, to: copy)
+            let one = try TestVolume(lower: copy, in: test.temporary, cmk: test.cmk)
+            let editing = RewrapTests.editing(one)
+            _ = try one.mount.beginReencryption(.root, scope: nil, rate: 0, flags: [], editing: editing)
+            FaultInjection.arm(
+                nth: nth == 0 ? .max : nth, of: FailingCallTests.everyCall, fault: .errno(.io), repeats: true)
+            let work = try #require(one.mount.keyring(.root)?.pending.first)
+            _ = try? one.mount.reencrypt(.root, work, editing: editing, control: SweepControl(), threads: 1)
+            seen = max(seen, FaultInjection.disarm())
+            try one.crash()
+            if try !successors(one).isEmpty { interrupted += 1 }
+            if rotatingAgain {
+                try reencrypt(one)
+            } else if let work = one.mount.keyring(.root)?.pending.first {
+                _ = try one.mount.reencrypt(
+                    .root, work, editing: RewrapTests.editing(one), control: SweepControl(), threads: 1)
+            }
+            try verify(one, isWhole: false, "call \(nth)")
+            #expect(try one.mount.coverage(.root).metadata.count == 1, "call \(nth)")
+            #expect(one.mount.keyring(.root)?.metadataKeys.count == 1, "call \(nth)")
+            #expect(try successors(one) == [], "call \(nth)")
+            #expect(one.check().findings.isEmpty, "call \(nth)")
+            try runProgram("/bin/rm", ["-rf", copy, one.lower])
+            nth += 1 + nth / 5
+        }
+        #expect(seen > 50 && interrupted > 3)
+    }
+}
