@@ -238,3 +238,46 @@ def shredded_files_open_from_no_copy(volume):
     except OSError:
         pass
     volume.unmount()
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def edited_notes_and_slots_are_errors(volume):
+    """In the middle of a re-encryption: each field of the note in the keyring, and of the two slots in the file's header."""
+    volume.init("--cryptoperiods", "none").mount()
+    top = volume.mountpoint
+    data = os.urandom(6 << 20)
+    (top / "big").write_bytes(data)
+    os.sync()
+    answer(volume, "reencrypt", top, "--background", "--rate", "1")
+    wait_until(lambda: any(sweep["passedBytes"] > 1 << 20 for sweep in answer(volume, "reencrypt", top, "--status")["sweeps"]))
+    answer(volume, "reencrypt", top, "--pause")
+    volume.kill()
+    file, = (path for path in volume.lower.iterdir() if path.is_file() and path.stat().st_size > 4 << 20)
+    equal(file.read_bytes()[53], 2, "slots")
+    keyring = volume.lower / ".lethefs/zones/0"
+    notes = len(keyring.read_bytes()) - (2 + 36) - (1 + 34)
+
+    def edited(path, offset):
+        """With one bit changed, `check` fails; its exit status."""
+        with open(path, "r+b", buffering=0) as whole:
+            byte = os.pread(whole.fileno(), 1, offset)
+            os.pwrite(whole.fileno(), bytes([byte[0] ^ 1 << offset % 8]), offset)
+            status = volume.command("check", volume.lower, check=False).returncode
+            os.pwrite(whole.fileno(), byte, offset)
+        return status
+
+    equal(volume.command("check", volume.lower, check=False).returncode, 0, "unchanged")
+    # Number of notes; kind, flags, version, start, rate, scope of the one.
+    for field in (0, 1, 2, 3, 7, 14, 15, 18, 19, 34):
+        assert edited(keyring, notes + field) in (13, 14), f"byte {field} of the notes"
+    # Number of slots; of each version, KEK version, date, bound, state, padding, wrap.
+    for field in (53, *(152 + 72 * slot + part for slot in (0, 1) for part in (0, 4, 8, 16, 24, 25, 32, 71)), 64):
+        equal(edited(file, field), 1, f"byte {field} of the header")
+    volume.mount()
+    equal((top / "big").read_bytes(), data, "big")
+    answer(volume, "reencrypt", top, "--resume")
+    wait_until(lambda: not zone(volume, top)["pending"])
+    equal((top / "big").read_bytes(), data, "big")
+    equal(zone(volume, top)["mixed"], 0, "files with several DEKs")
+    volume.unmount()
+    volume.check()
