@@ -4,6 +4,7 @@
 #include "CFuse.h"
 #include "Ring.h"
 #include "RingProtocol.h"
+#include "Workers.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
@@ -16,6 +17,9 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+// More than the headers before what FUSE_WRITE carries.
+enum { REQUEST_HEAD = 4096 };
 
 static _Thread_local unsigned request_flags;
 static _Thread_local int has_own_fs_context;
@@ -71,6 +75,9 @@ static ssize_t read_request(int fd, void *buffer, size_t length, void *userdata)
     return count;
 }
 
+// Bytes of the longest request, from what INIT agreed on.
+static size_t request_room = FUSE_MIN_READ_BUFFER;
+
 // INIT has been answered: from then on it is known which loop serves.
 static _Atomic int settled;
 static int transport_is_settled(void) { return settled; }
@@ -98,6 +105,7 @@ static ssize_t write_init_reply(int fd, struct iovec *iov, int count) {
     if (header->error == 0 && count == 2 && iov[1].iov_len >= 24) {
         struct fuse_init_out *init = iov[1].iov_base;
         init->flags |= FUSE_HANDLE_KILLPRIV_V2;
+        if (init->max_write + REQUEST_HEAD > request_room) request_room = init->max_write + REQUEST_HEAD;
         if (iov[1].iov_len >= sizeof *init) offer_ring(init);
     }
     atomic_store(&init_unique, 0);
@@ -121,6 +129,10 @@ static ssize_t write_reply(int fd, struct iovec *iov, int count, void *userdata)
     if (taken != -1) return taken;
     uint64_t expected = atomic_load_explicit(&init_unique, memory_order_relaxed);
     if (expected != 0 && header->unique == expected) return write_init_reply(fd, iov, count);
+    if (header->unique != 0) {
+        taken = lethefs_workers_reply(iov, count);
+        if (taken != -2) return taken;
+    }
     return writev(fd, iov, count);
 }
 
@@ -131,6 +143,11 @@ int lethefs_install_io(struct fuse_session *session, int wants_ring) {
     ring_wanted = reason == LETHEFS_RING_USED;
     keep_classic(ring_wanted ? LETHEFS_RING_NOT_OFFERED : reason, error);
     return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+}
+
+int lethefs_wipe_requests(void) {
+    int ring = lethefs_ring_wipe(), workers = lethefs_workers_wipe();
+    return ring != 0 ? ring : workers;
 }
 
 int lethefs_transport(int *error) {
@@ -180,17 +197,6 @@ void lethefs_set_thread_umask(mode_t mask) {
     own_umask = mask;
 }
 
-static int loop_over_dev_fuse(struct fuse_session *session, unsigned threads) {
-    struct fuse_loop_config *config = fuse_loop_cfg_create();
-    if (config == NULL) return -ENOMEM;
-    fuse_loop_cfg_set_clone_fd(config, 1);
-    fuse_loop_cfg_set_max_threads(config, threads);
-    fuse_loop_cfg_set_idle_threads(config, threads);
-    int result = fuse_session_loop_mt(session, config);
-    fuse_loop_cfg_destroy(config);
-    return result;
-}
-
 // Serves /dev/fuse on this thread: until INIT is answered, or for as long as the lanes do the rest. A signal interrupts poll(2), or is
 // noticed after a second at the latest.
 static int receive(struct fuse_session *session, int until_init) {
@@ -221,7 +227,7 @@ static int receive(struct fuse_session *session, int until_init) {
 int lethefs_session_loop(struct fuse_session *session, unsigned threads) {
     int result = receive(session, 1);
     if (result != 0 || fuse_session_exited(session)) goto end;
-    result = lethefs_ring_is_prepared() ? receive(session, 0) : loop_over_dev_fuse(session, threads);
+    result = lethefs_ring_is_prepared() ? receive(session, 0) : lethefs_workers_run(session, threads, request_room);
 end:
     fuse_session_exit(session);
     lethefs_ring_stop();

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #endif
 #include "CFuse.h"
+#include "Placement.h"
 #include "Ring.h"
 #include "RingIO.h"
 #include "RingProtocol.h"
@@ -54,6 +55,7 @@ static struct {
     size_t payload;
     unsigned queues, lanes_each;
     struct lane *lanes;
+    struct lethefs_placement *places;  // By queue.
     _Atomic int *alive;  // Lanes that serve, by queue.
     pthread_mutex_t gate;
     pthread_cond_t opened;
@@ -131,6 +133,7 @@ static void serve_request(struct lane *lane) {
     unsigned char *start = payload(lane) - operation - sizeof in;
     memcpy(start, &in, sizeof in);
     memcpy(start + sizeof in, head->op_in, operation);
+    lethefs_placement_note(&ring.places[lane->queue], (const struct fuse_in_header *)start, in.len);
     lethefs_note_request(start, in.len);
     struct fuse_buf message = {.mem = start, .size = in.len};
     fuse_session_process_buf(ring.session, &message);
@@ -183,6 +186,10 @@ static void serve_and_commit(struct lane *lane) {
     serve_request(lane);
     if (lane->wipes_due > 0) wipe_step(lane);
     submit_commit(lane);
+    struct lethefs_placement *place = &ring.places[lane->queue];
+    if (lethefs_placement_begin_reply(place)) lethefs_ring_io_submit(&lane->io);
+    lethefs_placement_end_reply(place);
+    lethefs_placement_settle(place);
 }
 
 // A lane that waits for a request wipes all of its memory; one that is busy, what its next two replies leave. The kernel writes a request
@@ -275,9 +282,11 @@ static int prepare(void) {
     ring.failure_fd = eventfd(0, EFD_CLOEXEC);
     if (ring.failure_fd < 0) return -errno;
     ring.alive = calloc(ring.queues, sizeof *ring.alive);
-    if (ring.alive == NULL) return -ENOMEM;
+    ring.places = calloc(ring.queues, sizeof *ring.places);
+    if (ring.alive == NULL || ring.places == NULL) return -ENOMEM;
     for (unsigned queue = 0; queue < ring.queues; queue++) {
         atomic_store(&ring.alive[queue], (int)ring.lanes_each);
+        lethefs_placement_init(&ring.places[queue], (int)queue);
         for (unsigned index = 0; index < ring.lanes_each; index++) {
             int result = make_lane(&ring.lanes[queue * ring.lanes_each + index], queue);
             if (result != 0) return result;
@@ -354,8 +363,10 @@ void lethefs_ring_stop(void) {
     for (unsigned index = 0; index < count; index++) free_lane(&ring.lanes[index]);
     free(ring.lanes);
     free(ring.alive);
+    free(ring.places);
     ring.lanes = NULL;
     ring.alive = NULL;
+    ring.places = NULL;
     pthread_mutex_unlock(&ring.gate);
     if (ring.failure_fd >= 0) close(ring.failure_fd);
     ring.failure_fd = -1;

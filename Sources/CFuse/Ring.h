@@ -29,3 +29,6 @@ int lethefs_ring_failure_fd(void);
 
 /// Takes the reply to the request that this thread is serving. Returns its length, or -1 when it is not one of a lane's.
 ssize_t lethefs_ring_reply(const struct iovec *iov, int count);
+
+/// Zeroes the lanes' memory, once each has answered what it has. 0, or -ETIMEDOUT when one is still busy after two seconds.
+int lethefs_ring_wipe(void);

@@ -27,7 +27,7 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
         // What the kernel and we handed each other lies in shared memory until the next request comes.
         guard enter() else { return }
         defer { leave() }
-        _ = lethefs_ring_wipe()
+        _ = lethefs_wipe_requests()
     }
 
     package func expireNames() -> Bool {

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// A readers-writer lock that lets a waiting writer go first.
@@ -23,10 +24,22 @@ final class RWLock: @unchecked Sendable {
 
     @inline(__always)
     func writing<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
-        pthread_rwlock_wrlock(lock)
+        if pthread_rwlock_trywrlock(lock) != 0 { waitToWrite() }
         defer { pthread_rwlock_unlock(lock) }
         return try body()
     }
+
+    /// Most holders are done within microseconds, and being put to sleep and woken costs more than that: looks again for a while first.
+    private func waitToWrite() {
+        for _ in 0..<Self.looks {
+            for _ in 0..<32 { linux_pause() }
+            if pthread_rwlock_trywrlock(lock) == 0 { return }
+        }
+        pthread_rwlock_wrlock(lock)
+    }
+
+    /// About 20 microseconds.
+    private static let looks = 20
 
     deinit {
         pthread_rwlock_destroy(lock)

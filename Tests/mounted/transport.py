@@ -273,3 +273,42 @@ def set_up_fails(volume):
         fill(volume, 12)
         verify(volume, 12)
         volume.unmount()
+
+
+def threads(volume):
+    return [int(name) for name in os.listdir(f"/proc/{volume.daemon}/task")]
+
+
+def ask(volume, times):
+    """Small requests that the kernel cannot answer for itself."""
+    for _ in range(times):
+        try:
+            os.getxattr(volume.mountpoint / "f1", "user.none")
+        except OSError:
+            pass
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def threads_follow_one_program(volume):
+    """While one program asks for little, the threads that serve are on its CPU; none is left with the policy that it replies with."""
+    volume.init()
+    if len(os.sched_getaffinity(0)) < 2:
+        return
+    for transport in ("dev-fuse", "io_uring"):
+        if transport == "dev-fuse":
+            volume.mount("allow_other,transport=dev-fuse")
+        elif not ring_mount(volume):
+            continue
+        fill(volume)
+        # On a busy machine it takes a while until nobody else wants that CPU.
+        until = time.monotonic() + 40
+        while not any(len(os.sched_getaffinity(thread)) == 1 for thread in threads(volume)):
+            assert time.monotonic() < until, f"{transport}: no thread follows"
+            ask(volume, 200)
+        while any(os.sched_getscheduler(thread) != os.SCHED_OTHER for thread in threads(volume)):
+            assert time.monotonic() < until, f"{transport}: a thread is left with another policy"
+            time.sleep(0.1)
+        with load(volume):
+            ask(volume, 2000)
+        verify(volume)
+        volume.unmount()

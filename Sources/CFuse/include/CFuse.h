@@ -48,9 +48,9 @@ int lethefs_transport(int *error);
 /// before it and two after it may be used as well. NULL otherwise.
 void *lethefs_reply_space(size_t *room);
 
-/// Zeroes the memory in which requests and replies came by io_uring, once each thread has answered what it has. 0, or -ETIMEDOUT when a
+/// Zeroes the memory in which requests came, and replies by io_uring, once each thread has answered what it has. 0, or -ETIMEDOUT when a
 /// thread is still busy after two seconds. Called from a thread that serves no request.
-int lethefs_ring_wipe(void);
+int lethefs_wipe_requests(void);
 
 /// Notes what libfuse does not pass on of a request that this thread is about to serve.
 void lethefs_note_request(const void *buffer, size_t length);
@@ -74,7 +74,7 @@ int lethefs_device_refuse(int device, void *buffer, size_t length);
 /// Gives the calling thread a file-system context of its own, once, and sets its umask.
 void lethefs_set_thread_umask(mode_t mask);
 
-/// Serves until the mount or the session ends: over io_uring, or by fuse_session_loop_mt with clone_fd and at most `threads` workers.
+/// Serves until the mount or the session ends: over io_uring, or on /dev/fuse by at most `threads` workers.
 int lethefs_session_loop(struct fuse_session *session, unsigned threads);
 
 /// The session's signal handlers (SIGHUP, SIGINT, SIGTERM end the loop; SIGPIPE is ignored).

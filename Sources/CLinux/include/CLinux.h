@@ -52,6 +52,14 @@ static inline ssize_t linux_getdents64(int fd, void *buffer, size_t count) {
 }
 static inline int linux_prctl(int option, unsigned long value) { return prctl(option, value, 0, 0, 0); }
 static inline void linux_explicit_bzero(void *p, size_t n) { explicit_bzero(p, n); }
+/// Tells the processor that the thread looks at memory until another one changes it.
+static inline void linux_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 static inline int linux_fcntl_int(int fd, int command, int argument) { return fcntl(fd, command, argument); }
 static inline int linux_bind(int fd, const struct sockaddr *address, socklen_t size) { return bind(fd, address, size); }
 static inline int linux_connect(int fd, const struct sockaddr *address, socklen_t size) { return connect(fd, address, size); }

@@ -1,0 +1,249 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "Workers.h"
+#include "CFuse.h"
+#include "Placement.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { STACK = 1 << 20, HIGHEST = 64, WAITING_AT_MOST = 3 };
+
+struct worker {
+    pthread_t thread;
+    int fd;
+    unsigned char *memory;
+    // Bytes of `memory` that have held something since it was zeroed.
+    size_t touched;
+    // The last wipe that this worker has done, and whether its thread has ended.
+    _Atomic unsigned wiped;
+    _Atomic int gone;
+};
+
+// One session a process: a mount is a process.
+static struct {
+    struct fuse_session *session;
+    size_t room;
+    unsigned highest;
+    struct lethefs_placement place;
+    // Readable once a worker has found that the session is over.
+    int end_fd;
+    _Atomic int error;
+    // Workers that wait for a request.
+    _Atomic int waiting;
+    _Atomic int parked;
+    _Atomic unsigned wipe_wanted;
+    // Guards what follows.
+    pthread_mutex_t lock;
+    pthread_cond_t called;
+    unsigned calls;
+    unsigned count;
+    struct worker workers[HIGHEST];
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER};
+
+static _Thread_local struct worker *own;
+
+// Interrupts read(2) and nothing else.
+static int interruption(void) { return SIGRTMIN + 3; }
+static void do_nothing(int signal) { (void)signal; }
+
+ssize_t lethefs_workers_reply(const struct iovec *iov, int count) {
+    if (own == NULL) return -2;
+    lethefs_placement_begin_reply(&pool.place);
+    ssize_t written = writev(own->fd, iov, count);
+    int error = errno;
+    lethefs_placement_end_reply(&pool.place);
+    errno = error;
+    return written;
+}
+
+static void finish(int error) {
+    int none = 0;
+    if (error != 0) atomic_compare_exchange_strong(&pool.error, &none, error);
+    fuse_session_exit(pool.session);
+    uint64_t one = 1;
+    // Fails only where the counter is full: then it is readable already.
+    if (write(pool.end_fd, &one, sizeof one) < 0) return;
+}
+
+static void wipe(struct worker *worker) {
+    unsigned wanted = atomic_load(&pool.wipe_wanted);
+    if (atomic_load_explicit(&worker->wiped, memory_order_relaxed) == wanted) return;
+    explicit_bzero(worker->memory, worker->touched);
+    worker->touched = 0;
+    atomic_store(&worker->wiped, wanted);
+}
+
+static void *work(void *argument);
+
+// Makes a worker, which begins at once. The caller holds `lock`.
+static int add_worker(void) {
+    struct worker *worker = &pool.workers[pool.count];
+    memset(worker, 0, sizeof *worker);
+    worker->wiped = atomic_load(&pool.wipe_wanted);
+    worker->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (worker->fd < 0) return -errno;
+    uint32_t session_fd = (uint32_t)fuse_session_fd(pool.session);
+    int result = ioctl(worker->fd, FUSE_DEV_IOC_CLONE, &session_fd) == 0 ? 0 : -errno;
+    if (result == 0) {
+        void *memory = mmap(NULL, pool.room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) result = -errno;
+        else worker->memory = memory;
+    }
+    if (result == 0) {
+        madvise(worker->memory, pool.room, MADV_DONTDUMP);
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, STACK);
+        // Signals end the session by way of the thread that runs it.
+        sigset_t all, before;
+        sigfillset(&all);
+        sigdelset(&all, interruption());
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        result = -pthread_create(&worker->thread, &attributes, work, worker);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
+    }
+    if (result == 0) {
+        pool.count++;
+        return 0;
+    }
+    if (worker->memory != NULL) munmap(worker->memory, pool.room);
+    close(worker->fd);
+    return result;
+}
+
+// The last one that waited has a request: another is to wait.
+static void call_another(void) {
+    pthread_mutex_lock(&pool.lock);
+    if (!fuse_session_exited(pool.session)) {
+        if (atomic_load(&pool.parked) > (int)pool.calls) {
+            pool.calls++;
+            pthread_cond_signal(&pool.called);
+        } else if (pool.count < pool.highest) {
+            // Without it those that are there have to do.
+            (void)add_worker();
+        }
+    }
+    pthread_mutex_unlock(&pool.lock);
+}
+
+static void park(struct worker *worker) {
+    pthread_mutex_lock(&pool.lock);
+    atomic_fetch_add(&pool.parked, 1);
+    while (pool.calls == 0 && !fuse_session_exited(pool.session)) {
+        wipe(worker);
+        pthread_cond_wait(&pool.called, &pool.lock);
+    }
+    if (pool.calls > 0) pool.calls--;
+    atomic_fetch_sub(&pool.parked, 1);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+static void serve(struct worker *worker, size_t length) {
+    const struct fuse_in_header *request = (const struct fuse_in_header *)worker->memory;
+    if (length > worker->touched) worker->touched = length;
+    lethefs_placement_note(&pool.place, request, length);
+    lethefs_note_request(worker->memory, length);
+    struct fuse_buf message = {.mem = worker->memory, .size = length};
+    fuse_session_process_buf(pool.session, &message);
+}
+
+static void *work(void *argument) {
+    struct worker *worker = own = argument;
+    while (!fuse_session_exited(pool.session)) {
+        if (atomic_load_explicit(&pool.wipe_wanted, memory_order_relaxed) != worker->wiped) wipe(worker);
+        lethefs_placement_settle(&pool.place);
+        if (atomic_fetch_add(&pool.waiting, 1) >= WAITING_AT_MOST) {
+            atomic_fetch_sub(&pool.waiting, 1);
+            park(worker);
+            continue;
+        }
+        ssize_t count = read(worker->fd, worker->memory, pool.room);
+        int error = errno;
+        int left = atomic_fetch_sub(&pool.waiting, 1) - 1;
+        if (count >= (ssize_t)sizeof(struct fuse_in_header)) {
+            if (left == 0) call_another();
+            serve(worker, (size_t)count);
+        } else if (count >= 0) {
+            finish(-EIO);
+        } else if (error == ENODEV) {
+            // Unmounted, or the connection was ended.
+            finish(0);
+        } else if (error != EINTR && error != EAGAIN && error != ENOENT) {
+            finish(-error);
+        }
+    }
+    explicit_bzero(worker->memory, worker->touched);
+    atomic_store(&worker->gone, 1);
+    return NULL;
+}
+
+// Interrupts those that wait until each has heard of it: a signal may come just before the read.
+static int interrupt_until(int (*done)(const struct worker *), int milliseconds) {
+    for (int waited = 0;; waited++) {
+        int missing = 0;
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.called);
+        for (unsigned index = 0; index < pool.count; index++) {
+            if (done(&pool.workers[index])) continue;
+            missing++;
+            if (!atomic_load(&pool.workers[index].gone)) pthread_kill(pool.workers[index].thread, interruption());
+        }
+        pthread_mutex_unlock(&pool.lock);
+        if (missing == 0) return 0;
+        if (milliseconds > 0 && waited >= milliseconds) return -ETIMEDOUT;
+        usleep(1000);
+    }
+}
+
+static int has_gone(const struct worker *worker) { return atomic_load(&worker->gone); }
+static int has_wiped(const struct worker *worker) {
+    return atomic_load(&worker->gone) || atomic_load(&worker->wiped) == atomic_load(&pool.wipe_wanted);
+}
+
+int lethefs_workers_wipe(void) {
+    atomic_fetch_add(&pool.wipe_wanted, 1);
+    return interrupt_until(has_wiped, 2000);
+}
+
+int lethefs_workers_run(struct fuse_session *session, unsigned highest, size_t room) {
+    pool.session = session;
+    pool.room = (room + 4095) & ~(size_t)4095;
+    pool.highest = highest < HIGHEST ? highest : HIGHEST;
+    lethefs_placement_init(&pool.place, -1);
+    pool.end_fd = eventfd(0, EFD_CLOEXEC);
+    if (pool.end_fd < 0) return -errno;
+    struct sigaction action = {.sa_handler = do_nothing};
+    sigaction(interruption(), &action, NULL);
+    pthread_mutex_lock(&pool.lock);
+    int result = add_worker();
+    if (result == 0) result = add_worker();
+    pthread_mutex_unlock(&pool.lock);
+    // A signal interrupts poll(2), or is noticed after a second at the latest.
+    struct pollfd end = {.fd = pool.end_fd, .events = POLLIN};
+    while (result == 0 && !fuse_session_exited(session)) poll(&end, 1, 1000);
+    fuse_session_exit(session);
+    interrupt_until(has_gone, 0);
+    for (unsigned index = 0; index < pool.count; index++) {
+        pthread_join(pool.workers[index].thread, NULL);
+        munmap(pool.workers[index].memory, pool.room);
+        close(pool.workers[index].fd);
+    }
+    pool.count = 0;
+    close(pool.end_fd);
+    return result != 0 ? result : atomic_load(&pool.error);
+}
