@@ -149,7 +149,7 @@ final class CryptoperiodKeeper: Sendable {
             case .datedAhead: "it is dated ahead of the clock: \(item.since.formatted(.iso8601))"
             case .inTime: "in time"
             }
-        let next = item.automatic ? "it is rotated by itself" : Self.remedy(item.type, rotation.lower)
+        let next = item.automatic ? "it is rotated by itself" : Self.remedy(item, rotation.lower)
         log.warning("zone \(zone.rawValue): \(item.name): \(what); \(next)")
         rotation.audit?.append(.cryptoperiodWarning, zone: zone, Self.fields(item))
     }
@@ -210,9 +210,11 @@ final class CryptoperiodKeeper: Sendable {
         return fields
     }
 
-    static func remedy(_ type: CryptoperiodPolicy.KeyType, _ lower: String) -> String {
-        switch type {
+    private static func remedy(_ item: CryptoperiodReview.Item, _ lower: String) -> String {
+        switch item.type {
         case .cmk: "lethefs cmk rotate \(lower)"
+        // A re-encryption of the zone brings a new metadata key along.
+        case .kek where item.name.hasPrefix("metadata"): "lethefs reencrypt \(lower)"
         case .kek: "lethefs kek rotate \(lower)"
         case .dek: "lethefs reencrypt \(lower)"
         }
