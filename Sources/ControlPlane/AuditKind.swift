@@ -16,6 +16,7 @@ package enum AuditKind: String, Sendable, CaseIterable {
     case damageMet = "damage-met"
     case restoreAccepted = "restore-accepted"
     case zoneCreated = "zone-created"
+    case zoneMoveStarted = "zone-move-started"
     case zoneMoved = "zone-moved"
     // Keys.
     case keyUnwrapped = "key-unwrapped"

@@ -38,6 +38,15 @@ package final class ZoneKeys: Sendable {
         return changed
     }
 
+    /// Wraps the DEK of another zone's slot by the active KEK of this one. Version, date and bound stay.
+    package func adopt(_ slot: DEKSlot, from source: ZoneKeys) throws(FormatError) -> DEKSlot {
+        let dek = try source.unwrap(slot)
+        var changed = slot
+        do { changed.wrapped = try activeKEK.wrap(dek) } catch { throw FormatError(.notAuthentic, "DEK slot") }
+        changed.kekVersion = activeKEK.version
+        return changed
+    }
+
     /// The KEK version that wraps new DEKs.
     package var activeKEK: UnlockedKEK { keks[activeIndex] }
 

@@ -69,10 +69,11 @@ final class CoverageSweep: SweepVisitor {
         return result
     }
 
-    func wants(_ zone: ZoneID) -> Bool { zone == self.zone }
+    func wants(_ zone: ZoneID) -> Bool { volume.mayHold(zone, self.zone) }
     func finish(thread: Int) {}
 
     func visit(_ directory: SweepDirectory) throws(Errno) {
+        guard directory.zone == zone else { return }
         count(directory.header.slots, size: nil) { directory.path() }
         control.count { $0.directories += 1 }
     }
@@ -89,14 +90,19 @@ final class CoverageSweep: SweepVisitor {
         let info = try Lower.stat(descriptor)
         guard info.st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
         if info.st_nlink > 1, !seen.withLock({ $0.insert(InodeKey(info)).inserted }) { return }
-        control.count {
-            $0.files += 1
-            $0.bytes += Volume.plainSize(info)
-        }
         // A header on its way is not read in two halves.
         let header = try volume.gate(number: UInt64(info.st_ino)).lock.withLock { (_) throws(Errno) -> FileHeader? in
             guard try Lower.stat(descriptor).st_size > 0 else { return nil }
-            return try volume.readHeader(zone, UInt64(info.st_ino), descriptor)?.0
+            let read = try volume.readHeader(entry.zone, UInt64(info.st_ino), descriptor) { (other) throws(Errno) in
+                try volume.admits(entry, other)
+            }
+            return read?.0
+        }
+        // Of a tree on its way between two zones each object counts where its header says.
+        guard (header?.zone ?? entry.zone) == zone else { return }
+        control.count {
+            $0.files += 1
+            $0.bytes += Volume.plainSize(info)
         }
         if let header {
             count(header.slots, size: Volume.plainSize(info)) { entry.path }
@@ -109,7 +115,7 @@ final class CoverageSweep: SweepVisitor {
         control.count { $0.links += 1 }
         let inode = try entry.inode(volume)
         defer { volume.table.release(inode) }
-        let versions = try volume.metadataVersions(inode, isLink: isLink)
+        let versions = try volume.metadataVersions(inode, isLink: isLink, in: zone)
         coverage.withLock { coverage in for version in versions { coverage.metadata[version, default: 0] += 1 } }
     }
 
@@ -172,19 +178,41 @@ extension Volume {
         }
     }
 
+    /// The same for those of one zone, where a tree is on its way to another.
+    func metadataVersions(_ inode: Inode, isLink: Bool, in zone: ZoneID) throws(Errno) -> Set<KeyVersion> {
+        guard !transitions.isEmpty else { return try metadataVersions(inode, isLink: isLink) }
+        var versions: Set<KeyVersion> = []
+        if isLink {
+            _ = try readLink(inode)
+            if inode.zone == zone { versions.insert(try linkKeyVersion(inode)) }
+        }
+        for bytes in try metadataAttributes(inode) {
+            if let version = try metadataVersion(bytes, inode, in: zone) { versions.insert(version) }
+        }
+        return versions
+    }
+
     /// Versions of the metadata keys that seal a link's target, and the attributes of a link or special file.
     func metadataVersions(_ inode: Inode, isLink: Bool) throws(Errno) -> Set<KeyVersion> {
         var versions: Set<KeyVersion> = []
         if isLink { versions.insert(try linkKeyVersion(inode)) }
-        let node = try open(inode, flags: Int32(LINUX_O_PATH))
-        for name in try Lower.listAttributes(path: node.procPath).map({ String(decoding: $0, as: UTF8.self) })
-        where name.hasPrefix(AttributeKey.trustedPrefix) {
-            let bytes = try Lower.getAttribute(path: node.procPath, name)
+        for bytes in try metadataAttributes(inode) {
             guard let blob = bytes.withUnsafeBytes({ try? SealedBlob(parsing: $0) }) else {
                 throw damaged(.attribute, inode.number, "malformed")
             }
             versions.insert(blob.keyVersion)
         }
         return versions
+    }
+
+    /// The sealed attributes of a link or special file, as they are stored.
+    private func metadataAttributes(_ inode: Inode) throws(Errno) -> [[UInt8]] {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        var all: [[UInt8]] = []
+        for name in try Lower.listAttributes(path: node.procPath).map({ String(decoding: $0, as: UTF8.self) })
+        where name.hasPrefix(AttributeKey.trustedPrefix) {
+            all.append(try Lower.getAttribute(path: node.procPath, name))
+        }
+        return all
     }
 }

@@ -81,7 +81,7 @@ extension FileContent {
         let previous = (header, keys)
         do {
             let version = KeyVersion(rawValue: newest.rawValue + 1)
-            let (slot, dek) = try volume.storingKeys(inode.zone).makeSlot(version: version, now: Volume.now)
+            let (slot, dek) = try volume.storingKeys(header.zone).makeSlot(version: version, now: Volume.now)
             header.slots[header.currentIndex].state = .retiring
             header.slots.append(slot)
             keys.append(try FileKeys(version: version, dek: dek.key, file: header.file))

@@ -74,7 +74,7 @@ extension FileContent {
         let version = KeyVersion(rawValue: newest.rawValue + 1)
         do {
             // Never made before the moment that it is to be newer than, whatever the clock says.
-            let (slot, dek) = try volume.storingKeys(inode.zone)
+            let (slot, dek) = try volume.storingKeys(header.zone)
                 .makeSlot(version: version, now: max(Volume.now, cutoff + 1))
             return Fresh(slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file))
         } catch { throw error as? Errno ?? .io }

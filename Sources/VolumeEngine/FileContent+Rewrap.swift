@@ -12,7 +12,10 @@ extension FileContent {
         try ensureKeys()
         return try lock.writing { () throws(Errno) in
             try requireKeys()
-            guard header.slots.contains(where: { $0.kekVersion != zoneKeys.activeKEK.version }) else { return false }
+            // One on its way from another zone, or to it, is not this zone's.
+            guard header.zone == zoneKeys.zone,
+                header.slots.contains(where: { $0.kekVersion != zoneKeys.activeKEK.version })
+            else { return false }
             let previous = header
             for index in header.slots.indices {
                 do throws(FormatError) { header.slots[index] = try zoneKeys.rewrap(header.slots[index]) } catch {
@@ -71,13 +74,13 @@ extension Volume {
     /// What came of one object.
     enum Swept { case changed, same, unwritten }
 
-    /// Wraps the DEKs of a file by the zone's active KEK: one sector is written, in place. Its times stay.
-    func rewrapFile(_ entry: SweepEntry) throws(Errno) -> (swept: Swept, size: UInt64) {
+    /// Wraps the DEKs of a file of a zone by its active KEK: one sector is written, in place. Its times stay.
+    func rewrapFile(_ entry: SweepEntry, _ zone: ZoneID) throws(Errno) -> (swept: Swept, size: UInt64) {
         let descriptor = try openForSweep(entry)
         let info = try Lower.stat(descriptor)
         guard info.st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { throw .noEntry }
         let size = Self.plainSize(info)
-        let zoneKeys = try storingKeys(entry.zone)
+        let zoneKeys = try storingKeys(zone)
         // Nobody opens, creates or closes it meanwhile, nor sets its times.
         return try gate(number: UInt64(info.st_ino)).lock.withLock { (_) throws(Errno) in
             let before = try Lower.stat(descriptor)
@@ -85,22 +88,26 @@ extension Volume {
             if let inode = table.find(InodeKey(before)) {
                 defer { table.release(inode) }
                 guard let content = inode.state.withLock({ $0.content }) else {
-                    return (try rewrapClosed(descriptor, before, zoneKeys), size)
+                    return (try rewrapClosed(entry, descriptor, before, zoneKeys), size)
                 }
                 changed = try content.rewrap(under: zoneKeys, descriptor)
                 if changed { try keepTimes(descriptor, before) }
                 return (changed ? .changed : .same, size)
             }
-            return (try rewrapClosed(descriptor, before, zoneKeys), size)
+            return (try rewrapClosed(entry, descriptor, before, zoneKeys), size)
         }
     }
 
-    private func rewrapClosed(_ descriptor: Descriptor, _ info: stat, _ zoneKeys: ZoneKeys) throws(Errno) -> Swept {
+    private func rewrapClosed(
+        _ entry: SweepEntry, _ descriptor: Descriptor, _ info: stat, _ zoneKeys: ZoneKeys
+    ) throws(Errno) -> Swept {
         guard info.st_size > 0 else { return .unwritten }
-        guard let (read, keys) = try readHeader(zoneKeys.zone, UInt64(info.st_ino), descriptor) else {
-            return .unwritten
+        let stored = try readHeader(entry.zone, UInt64(info.st_ino), descriptor) { (other) throws(Errno) in
+            try admits(entry, other)
         }
-        guard read.slots.contains(where: { $0.kekVersion != zoneKeys.activeKEK.version }) else { return .same }
+        guard let (read, keys) = stored else { return .unwritten }
+        guard read.zone == zoneKeys.zone, read.slots.contains(where: { $0.kekVersion != zoneKeys.activeKEK.version })
+        else { return .same }
         var header = read
         for index in header.slots.indices {
             do throws(FormatError) { header.slots[index] = try zoneKeys.rewrap(header.slots[index]) } catch {
@@ -158,13 +165,15 @@ extension Volume {
             }
         }
         header.generation += 1
-        try replaceHeader(of: directory, by: header)
+        try replaceHeader(of: directory, by: header, directory.keys)
         return .changed
     }
 
     /// The old header or the new one is there, at every moment and after every crash.
-    func replaceHeader(of directory: SweepDirectory, by header: DirectoryHeader) throws(Errno) {
-        let text = try Self.encodedHeader(header, keys: directory.keys)
+    func replaceHeader(
+        of directory: SweepDirectory, by header: DirectoryHeader, _ keys: DirectoryKeys
+    ) throws(Errno) {
+        let text = try Self.encodedHeader(header, keys: keys)
         let temporary = try Self.temporaryName()
         let descriptor = directory.descriptor
         let info = try Lower.stat(descriptor)
@@ -194,9 +203,10 @@ final class RewrapSweep: SweepVisitor {
         self.control = control
     }
 
-    func wants(_ zone: ZoneID) -> Bool { zone == self.zone }
+    func wants(_ zone: ZoneID) -> Bool { volume.mayHold(zone, self.zone) }
 
     func visit(_ directory: SweepDirectory) throws(Errno) {
+        guard directory.zone == zone else { return }
         let swept = try volume.rewrapDirectory(directory)
         control.count {
             $0.directories += 1
@@ -207,7 +217,7 @@ final class RewrapSweep: SweepVisitor {
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
         var unused = 0
         guard control.pace(bytes: UInt64(Geometry.headerSize), lastUses: &unused) else { return }
-        let (swept, size) = try volume.rewrapFile(entry)
+        let (swept, size) = try volume.rewrapFile(entry, zone)
         control.count {
             $0.files += 1
             $0.bytes += size

@@ -147,7 +147,7 @@ package final class FileContent: @unchecked Sendable {
     private func restoreKeys() throws(Errno) {
         try lock.writing { () throws(Errno) in
             guard keys.isEmpty else { return }
-            keys = try volume.fileKeys(header, inode.zone, inode.number)
+            keys = try volume.fileKeys(header, inode.number)
             hasKeys.store(true, ordering: .releasing)
         }
     }

@@ -13,8 +13,9 @@ package final class Inode: Sendable {
 
     let key: InodeKey
     package let kind: Kind
-    /// The zone that its contents belong to. Of a directory: the zone of its parent's entries, until its header is read.
-    let zone: ZoneID
+    // `zone` and `nextZone`. They differ while the object is on its way to another zone (see `willMove`).
+    private let zoneNumber: Atomic<UInt32>
+    private let nextZoneNumber: Atomic<UInt32>
     /// Differs from any other inode object's ever made in this mount.
     package let generation: UInt64
     /// What the kernel calls it.
@@ -53,12 +54,33 @@ package final class Inode: Sendable {
     init(key: InodeKey, kind: Kind, zone: ZoneID, identity: InodeIdentity, location: Location?) {
         self.key = key
         self.kind = kind
-        self.zone = zone
+        zoneNumber = Atomic(zone.rawValue)
+        nextZoneNumber = Atomic(zone.rawValue)
         generation = identity.generation
         node = identity.node
         var state = State()
         state.location = location
         self.state = Mutex(state)
+    }
+
+    /// The zone that its contents belong to. Of a directory: the zone of its parent's entries, by which its attributes are shown.
+    ///
+    /// It changes when a tree is assigned to another zone: then it follows what the object's header says.
+    var zone: ZoneID { ZoneID(rawValue: zoneNumber.load(ordering: .acquiring)) }
+
+    /// True when revoking that zone has to take this object's keys and cached pages away.
+    func belongs(to zone: ZoneID) -> Bool {
+        zoneNumber.load(ordering: .acquiring) == zone.rawValue
+            || nextZoneNumber.load(ordering: .acquiring) == zone.rawValue
+    }
+
+    /// It is about to belong to another zone, too: from here on the revocation of either finds it. Before that zone's keys are taken.
+    func willMove(to zone: ZoneID) { nextZoneNumber.store(zone.rawValue, ordering: .sequentiallyConsistent) }
+
+    /// It belongs to that zone, and to no other.
+    func setZone(_ zone: ZoneID) {
+        nextZoneNumber.store(zone.rawValue, ordering: .sequentiallyConsistent)
+        zoneNumber.store(zone.rawValue, ordering: .sequentiallyConsistent)
     }
 
     /// The lower inode number.

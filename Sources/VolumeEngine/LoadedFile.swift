@@ -35,7 +35,14 @@ extension Volume {
             guard lastCrashedEpoch > 0 || isDirty else { throw damaged(.fileLength, inode.number, "no header") }
             return nil
         }
-        guard let (header, keys) = try readHeader(inode.zone, inode.number, descriptor) else { return nil }
+        let read = try readHeader(inode.zone, inode.number, descriptor) { (other) throws(Errno) in
+            guard try admits(inode, other) else { return false }
+            // First the zone, then its keys: a revocation finds it.
+            inode.setZone(other)
+            _ = try keys(other)
+            return true
+        }
+        guard let (header, keys) = read else { return nil }
         let explained =
             header.epoch <= lastCrashedEpoch || (header.epoch == epoch && isDirty)
         if header.state == .closed, interpreted == .size(header.size) {
@@ -53,12 +60,13 @@ extension Volume {
         return loaded
     }
 
-    /// `nil` where a crash left no header.
+    /// `nil` where a crash left no header. Where it says another zone than `zone`, `isAdmitted` is asked: see `admits`.
     func readHeader(
-        _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor
+        _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor,
+        isAdmitted: (ZoneID) throws(Errno) -> Bool = { (_) throws(Errno) in false }
     ) throws(Errno) -> (FileHeader, [FileKeys])? {
         for attempt in 0..<Self.headerReads {
-            guard let read = try readAuthenticHeader(zone, number, descriptor) else { return nil }
+            guard let read = try readAuthenticHeader(zone, number, descriptor, isAdmitted) else { return nil }
             let reason: String
             switch manifest?.admit(read.0) {
             case nil, .accepted: return read
@@ -76,7 +84,7 @@ extension Volume {
     private static let headerReads = 3
 
     private func readAuthenticHeader(
-        _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor
+        _ zone: ZoneID, _ number: UInt64, _ descriptor: Descriptor, _ isAdmitted: (ZoneID) throws(Errno) -> Bool
     ) throws(Errno) -> (FileHeader, [FileKeys])? {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Geometry.headerSize, alignment: 16)
         defer { buffer.deallocate() }
@@ -90,10 +98,13 @@ extension Volume {
         do { header = try FileHeader(parsing: bytes) } catch {
             throw damaged(.fileHeader, number, "\(error.code.rawValue)")
         }
-        guard header.volume == description.volume, header.zone == zone else {
+        guard header.volume == description.volume else {
             throw damaged(.fileHeader, number, "of another volume or zone")
         }
-        let keys = try fileKeys(header, zone, number)
+        if header.zone != zone, !(try isAdmitted(header.zone)) {
+            throw damaged(.fileHeader, number, "of another volume or zone")
+        }
+        let keys = try fileKeys(header, number)
         let code: [UInt8]
         do {
             code = try HMACSHA256.code(
@@ -106,8 +117,8 @@ extension Volume {
         return (header, keys)
     }
 
-    func fileKeys(_ header: FileHeader, _ zone: ZoneID, _ number: UInt64) throws(Errno) -> [FileKeys] {
-        let zoneKeys = try storingKeys(zone)
+    func fileKeys(_ header: FileHeader, _ number: UInt64) throws(Errno) -> [FileKeys] {
+        let zoneKeys = try storingKeys(header.zone)
         var keys: [FileKeys] = []
         for slot in header.slots {
             let dek: SecretKey

@@ -10,6 +10,14 @@ extension Volume {
     package func create(
         _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, flags: Int32, _ who: Credentials
     ) throws(Errno) -> (entry: Entry, content: FileContent) {
+        try placing.reading { () throws(Errno) in
+            try createPlaced(parent, name, mode: mode, flags: flags, who)
+        }
+    }
+
+    private func createPlaced(
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, flags: Int32, _ who: Credentials
+    ) throws(Errno) -> (entry: Entry, content: FileContent) {
         let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             try handle.makeSidecar(lower)
@@ -93,6 +101,14 @@ extension Volume {
             closeContent(content)
             return entry
         }
+        return try placing.reading { () throws(Errno) in
+            try makeSpecial(parent, name, mode: mode, device: device, who)
+        }
+    }
+
+    private func makeSpecial(
+        _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, device: dev_t, _ who: Credentials
+    ) throws(Errno) -> Entry {
         let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             try handle.makeSidecar(lower)
@@ -110,8 +126,10 @@ extension Volume {
     package func makeSymbolicLink(
         _ parent: Inode, _ name: UnsafeRawBufferPointer, target: UnsafeRawBufferPointer, _ who: Credentials
     ) throws(Errno) -> Entry {
-        let handle = try admitted(parent)
-        return try keyUse.reading { () throws(Errno) in try makeSymbolicLink(handle, parent, name, target, who) }
+        try placing.reading { () throws(Errno) in
+            let handle = try admitted(parent)
+            return try keyUse.reading { () throws(Errno) in try makeSymbolicLink(handle, parent, name, target, who) }
+        }
     }
 
     private func makeSymbolicLink(
@@ -137,9 +155,11 @@ extension Volume {
     package func makeDirectory(
         _ parent: Inode, _ name: UnsafeRawBufferPointer, mode: mode_t, _ who: Credentials, zone: ZoneID? = nil
     ) throws(Errno) -> Entry {
-        let handle = try admitted(parent)
-        return try keyUse.reading { () throws(Errno) in
-            try makeDirectory(handle, parent, name, mode, who, zone ?? handle.zone)
+        try placing.reading { () throws(Errno) in
+            let handle = try admitted(parent)
+            return try keyUse.reading { () throws(Errno) in
+                try makeDirectory(handle, parent, name, mode, who, zone ?? handle.zone)
+            }
         }
     }
 

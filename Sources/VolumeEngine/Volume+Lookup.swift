@@ -49,10 +49,12 @@ extension Volume {
         _ info: stat, _ parent: Inode, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
     ) -> Inode {
         let kind = Inode.Kind(mode: info.st_mode)
-        return table.acquire(
+        let (inode, isNew) = table.acquire(
             InodeKey(info), where: { $0.kind == kind && isAt($0, parent, name) },
-            make: { makeInode($0, info, parent, handle, name) }
-        ).inode
+            make: { makeInode($0, info, parent, handle, name) })
+        // A lookup that began before the directory changed its zone may have been first.
+        if !isNew { inode.setZone(handle.zone) }
+        return inode
     }
 
     /// For the table: keeps `parent`.

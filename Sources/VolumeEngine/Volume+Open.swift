@@ -32,6 +32,8 @@ extension Volume {
             // A crash took the header before it was flushed: the file is as if it had just been made. What else there may be was
             // sealed under a DEK that is gone.
             if isWritable { try Lower.truncate(descriptor, to: 0) }
+            // It may have been seen before its directory went to another zone.
+            if let parent = inode.state.withLock({ $0.location?.parent }) { inode.setZone(try handle(parent).zone) }
             let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
             content.isWritable = isWritable
             return content

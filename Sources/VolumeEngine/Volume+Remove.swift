@@ -40,7 +40,10 @@ extension Volume {
         guard let descriptor = try? Lower.open(handle.descriptor, name, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY) else {
             return nil
         }
-        return (try? readHeader(handle.zone, UInt64(info.st_ino), descriptor))?.0.file
+        let read = try? readHeader(handle.zone, UInt64(info.st_ino), descriptor) { (other) throws(Errno) in
+            transitions.all.contains { $0.concerns(other) && $0.concerns(handle.zone) }
+        }
+        return read?.0.file
     }
 
     /// rmdir(2). The kernel keeps others from adding entries meanwhile. The directory leaves its place by a rename, so that

@@ -9,9 +9,16 @@ extension Volume {
         flags: UInt32
     ) throws(Errno) {
         guard flags & ~UInt32(LINUX_RENAME_NOREPLACE | LINUX_RENAME_EXCHANGE) == 0 else { throw .invalid }
+        try placing.reading { () throws(Errno) in try move(oldParent, oldName, newParent, newName, flags: flags) }
+    }
+
+    private func move(
+        _ oldParent: Inode, _ oldName: UnsafeRawBufferPointer, _ newParent: Inode, _ newName: UnsafeRawBufferPointer,
+        flags: UInt32
+    ) throws(Errno) {
         let old = try admitted(oldParent)
         let new = try admitted(newParent)
-        guard old.zone == new.zone else { throw .crossDevice }
+        guard old.zone == new.zone, try !transitions.isParting(oldParent, newParent, self) else { throw .crossDevice }
         try old.withLowerName(oldName) { (from) throws(Errno) in
             try new.withLowerName(newName) { (to) throws(Errno) in
                 try Renaming(
@@ -23,9 +30,14 @@ extension Volume {
 
     /// link(2).
     package func link(_ inode: Inode, to parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
+        try placing.reading { () throws(Errno) in try addLink(inode, to: parent, name) }
+    }
+
+    private func addLink(_ inode: Inode, to parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
         let handle = try admitted(parent)
         guard inode.zone == handle.zone else { throw .crossDevice }
         guard inode.kind != .directory else { throw .perm }
+        guard try !transitions.forbidsLink(inode, in: parent, self) else { throw .crossDevice }
         return try handle.withLowerName(name) { (lower) throws(Errno) in
             let node = try open(inode, flags: Int32(LINUX_O_PATH))
             try handle.makeSidecar(lower)

@@ -14,47 +14,58 @@ extension Volume {
         guard inode.kind == .symbolicLink else { return false }
         guard let newest = try storingKeys(inode.zone).currentMetadata?.version else { throw .io }
         guard try metadataVersions(inode, isLink: true).contains(where: { $0 != newest }) else { return false }
-        // Where it is now; a link that moves just now comes again.
-        guard case .named(let directory, let name) = entry else { return try resealMoved(inode, linked) }
-        return try reseal(inode, try directory.inode(), directory.descriptor, name, linked)
+        return try resealLink(entry, inode, zone: inode.zone, linked)
     }
 
-    private func resealMoved(_ inode: Inode, _ linked: LinkedNames) throws(Errno) -> Bool {
+    /// The same by the newest metadata key of `zone`, whatever sealed it before. Without `linked` one with several names stays as it is.
+    func resealLink(
+        _ entry: SweepEntry, _ inode: Inode, zone: ZoneID, _ linked: LinkedNames? = nil
+    ) throws(Errno) -> Bool {
+        // Where it is now; a link that moves just now comes again.
+        guard case .named(let directory, let name) = entry else { return try resealMoved(inode, zone, linked) }
+        return try reseal(inode, try directory.inode(), directory.descriptor, name, zone, linked)
+    }
+
+    private func resealMoved(_ inode: Inode, _ zone: ZoneID, _ linked: LinkedNames?) throws(Errno) -> Bool {
         guard let location = inode.state.withLock({ $0.location }) else { throw .stale }
-        return try reseal(inode, location.parent, try handle(location.parent).descriptor, location.name, linked)
+        return try reseal(
+            inode, location.parent, try handle(location.parent).descriptor, location.name, zone, linked)
     }
 
     private func reseal(
-        _ inode: Inode, _ parent: Inode, _ directory: Descriptor, _ name: [CChar], _ linked: LinkedNames
+        _ inode: Inode, _ parent: Inode, _ directory: Descriptor, _ name: [CChar], _ zone: ZoneID,
+        _ linked: LinkedNames?
     ) throws(Errno) -> Bool {
         let info = try Lower.stat(directory, name)
         guard InodeKey(info) == inode.key else { throw .stale }
         let text = try Lower.readLink(directory, name)
         // The last name of several, where a crash came between, follows the others.
-        let isOneOfSeveral = info.st_nlink > 1 ? true : try hasSuccessor(text, inode.zone)
+        let isOneOfSeveral = info.st_nlink > 1 ? true : linked == nil ? false : try hasSuccessor(text, inode.zone)
         if isOneOfSeveral {
-            linked.add(inode, count: Int(info.st_nlink), parent, name, table)
+            linked?.add(inode, count: Int(info.st_nlink), parent, name, table)
             return false
         }
         let oldTail = Self.tailID(text)
         let target = try readLink(inode)
         let stored = try target.withUnsafeBufferPointer { (target) throws(Errno) in
-            try sealLink(UnsafeRawBufferPointer(target), zone: inode.zone)
+            try sealLink(UnsafeRawBufferPointer(target), zone: zone)
         }
         let temporary = try Self.temporaryName()
+        let exchange = UInt32(LINUX_RENAME_EXCHANGE)
+        var hasExchanged = false
         do throws(Errno) {
             try Lower.symlink(target: stored.text, directory, temporary)
             if isPrivileged { try Lower.changeOwner(directory, temporary, uid: info.st_uid, gid: info.st_gid) }
             let made = try Lower.open(directory, temporary, flags: Int32(LINUX_O_PATH))
-            try copyAttributes(of: inode, to: made)
+            try copyAttributes(of: inode, to: made, zone)
             try Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
             // Fails if the name is gone; and what came out must be what was meant.
-            try Lower.rename(directory, temporary, directory, name, flags: UInt32(LINUX_RENAME_EXCHANGE))
-            guard InodeKey(try Lower.stat(directory, temporary)) == inode.key else {
-                try Lower.rename(directory, temporary, directory, name, flags: UInt32(LINUX_RENAME_EXCHANGE))
-                throw .stale
-            }
+            try Lower.rename(directory, temporary, directory, name, flags: exchange)
+            hasExchanged = true
+            guard InodeKey(try Lower.stat(directory, temporary)) == inode.key else { throw .stale }
         } catch {
+            // Where even the way back fails, neither goes: the new link stands, and beside it what stood there.
+            if hasExchanged { try Lower.rename(directory, temporary, directory, name, flags: exchange) }
             try? Lower.unlink(directory, temporary)
             removeLinkTail(stored.tail)
             throw error
@@ -66,11 +77,11 @@ extension Volume {
         return true
     }
 
-    func copyAttributes(of inode: Inode, to made: Descriptor) throws(Errno) {
+    func copyAttributes(of inode: Inode, to made: Descriptor, _ zone: ZoneID) throws(Errno) {
         for name in try listAttributes(inode) {
             let value = try getAttribute(inode, name)
             try value.withUnsafeBufferPointer { (value) throws(Errno) in
-                try setMetadataAttribute(made, zone: inode.zone, name, UnsafeRawBufferPointer(value))
+                try setMetadataAttribute(made, zone: zone, name, UnsafeRawBufferPointer(value))
             }
         }
     }

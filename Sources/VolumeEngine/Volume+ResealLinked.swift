@@ -73,7 +73,7 @@ extension Volume {
         try Lower.symlink(target: stored.text, volumeDirectory, path)
         if isPrivileged { try Lower.changeOwner(volumeDirectory, path, uid: info.st_uid, gid: info.st_gid) }
         let made = try Lower.open(volumeDirectory, path, flags: Int32(LINUX_O_PATH))
-        try copyAttributes(of: inode, to: made)
+        try copyAttributes(of: inode, to: made, inode.zone)
         try Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
     }
 

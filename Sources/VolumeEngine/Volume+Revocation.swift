@@ -7,7 +7,7 @@ extension Volume {
     /// Inodes of a zone that the kernel may know, each with one more reference; `release` gives them back.
     package func retainInodes(of zone: ZoneID) -> [Inode] {
         table.retainAll().filter { inode in
-            if inode.zone == zone || inode.state.withLock({ $0.handle?.zone == zone }) { return true }
+            if inode.belongs(to: zone) || inode.state.withLock({ $0.handle?.zone == zone }) { return true }
             table.release(inode)
             return false
         }

@@ -66,14 +66,37 @@ extension Volume {
     /// readlink(2).
     package func readLink(_ inode: Inode) throws(Errno) -> [UInt8] {
         let blob = try sealedTarget(inode)
-        guard let metadata = try keys(inode.zone).metadata(blob.keyVersion) else {
-            throw damaged(.linkTarget, inode.number, "unknown key version")
+        let zone = inode.zone
+        let metadata = try keys(zone).metadata(blob.keyVersion)
+        if let metadata, let target = try openTarget(blob, metadata, zone) { return target }
+        if let target = try openElsewhere(blob, inode, not: zone) { return target }
+        throw damaged(.linkTarget, inode.number, metadata == nil ? "unknown key version" : "not authentic")
+    }
+
+    private func openTarget(
+        _ blob: SealedBlob, _ metadata: MetadataKeys, _ zone: ZoneID
+    ) throws(Errno) -> [UInt8]? {
+        try open(blob, under: metadata.links, aad: SealedBlob.linkAAD(volume: description.volume, zone: zone))
+    }
+
+    /// Of a link whose tree is on its way to another zone, or has gone there since the link was looked up.
+    private func openElsewhere(_ blob: SealedBlob, _ inode: Inode, not known: ZoneID) throws(Errno) -> [UInt8]? {
+        var refusal: Errno?
+        for zone in try metadataZones(inode) where zone != known {
+            // First the zone, then its keys: a revocation finds it.
+            inode.willMove(to: zone)
+            do throws(Errno) {
+                if let metadata = try keys(zone).metadata(blob.keyVersion),
+                    let target = try openTarget(blob, metadata, zone)
+                {
+                    inode.setZone(zone)
+                    return target
+                }
+            } catch { refusal = error }
+            inode.willMove(to: known)
         }
-        let aad = SealedBlob.linkAAD(volume: description.volume, zone: inode.zone)
-        guard let target = try open(blob, under: metadata.links, aad: aad) else {
-            throw damaged(.linkTarget, inode.number, "not authentic")
-        }
-        return target
+        if let refusal { throw refusal }
+        return nil
     }
 
     private func lowerLink(_ inode: Inode) throws(Errno) -> [UInt8] {

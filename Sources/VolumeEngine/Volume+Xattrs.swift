@@ -46,7 +46,7 @@ extension Volume {
             for key in keys {
                 do throws(Errno) {
                     let blob = try Lower.getAttribute(path: node.procPath, try key.lowerName(name))
-                    return try openAttribute(blob, keys, inode, name).value
+                    return try openAttribute(blob, keys, inode, name).plaintext.value
                 } catch {
                     guard error == .noData else { throw error }
                 }
@@ -123,7 +123,7 @@ extension Volume {
             for name in sealed {
                 do throws(Errno) {
                     let blob = try Lower.getAttribute(path: node.procPath, name)
-                    let plaintext = try openAttribute(blob, keys, inode, nil)
+                    let plaintext = try openAttribute(blob, keys, inode, nil).plaintext
                     // A crash may leave one under an old key beside the same under the new one.
                     let plain = String(decoding: plaintext.name, as: UTF8.self)
                     if !names.contains(plain) { names.append(plain) }
@@ -185,9 +185,11 @@ extension Volume {
             do throws(Errno) {
                 let bytes = try Lower.getAttribute(path: node.procPath, name)
                 let version = bytes.withUnsafeBytes { try? SealedBlob(parsing: $0).keyVersion }
-                if version != keys.first?.version {
-                    stale.append((name, try openAttribute(bytes, keys, inode, nil)))
-                }
+                // Keys of two zones may have the same version.
+                let isUnique = keys.count(where: { $0.version == version }) == 1
+                if isUnique, version == keys.first?.version { continue }
+                let opened = try openAttribute(bytes, keys, inode, nil)
+                if opened.key > 0 { stale.append((name, opened.plaintext)) }
             } catch { guard error == .noData else { throw error } }
         }
         for (lowerName, attribute) in stale {
@@ -202,6 +204,21 @@ extension Volume {
             }
         }
         return stale.count
+    }
+
+    /// The version of the metadata key of `zone` that seals an attribute of a link or special file; `nil` if another zone's does.
+    func metadataVersion(_ bytes: [UInt8], _ inode: Inode, in zone: ZoneID) throws(Errno) -> KeyVersion? {
+        var result: KeyVersion?
+        let own = try keys(zone).allMetadata.count
+        try withAttributeKeys(inode) { (keys) throws(Errno) in
+            let opened = try openAttribute(bytes, keys, inode, nil)
+            // Those of the directory's zone come first, then the others'.
+            let zones = try metadataZones(inode)
+            let isFirst = zones.first == zone
+            let isOwn = zones.count == 1 ? isFirst : isFirst ? opened.key < own : opened.key >= keys.count - own
+            if isOwn { result = keys[opened.key].version }
+        }
+        return result
     }
 
     /// Gives a lower link an attribute, sealed by the newest metadata key.
@@ -239,22 +256,29 @@ extension Volume {
         }
     }
 
+    /// The attribute, and which of the keys opened it.
     private func openAttribute(
         _ bytes: [UInt8], _ keys: [AttributeKey], _ inode: Inode, _ name: String?
-    ) throws(Errno) -> XattrPlaintext {
+    ) throws(Errno) -> (plaintext: XattrPlaintext, key: Int) {
         guard let blob = bytes.withUnsafeBytes({ try? SealedBlob(parsing: $0) }),
-            let key = keys.first(where: { $0.version == blob.keyVersion })
+            keys.contains(where: { $0.version == blob.keyVersion })
         else { throw damaged(.attribute, inode.number, "malformed") }
-        let plaintext: [UInt8]? =
-            switch key.owner {
-            case .file(let keys, _): try open(blob, under: keys.xattrValues, aad: key.aad)
-            case .directory(let handle): try open(blob, under: handle.keys.xattrValues, aad: key.aad)
-            case .other(let keys): try open(blob, under: keys.xattrValues, aad: key.aad)
+        for (index, key) in keys.enumerated() where key.version == blob.keyVersion {
+            if let plaintext = try open(blob, with: key), let value = try? XattrPlaintext(parsing: plaintext),
+                name == nil || value.name == Array((name ?? "").utf8)
+            {
+                return (value, index)
             }
-        guard let plaintext, let value = try? XattrPlaintext(parsing: plaintext),
-            name == nil || value.name == Array((name ?? "").utf8)
-        else { throw damaged(.attribute, inode.number, "not authentic") }
-        return value
+        }
+        throw damaged(.attribute, inode.number, "not authentic")
+    }
+
+    private func open(_ blob: SealedBlob, with key: AttributeKey) throws(Errno) -> [UInt8]? {
+        switch key.owner {
+        case .file(let keys, _): try open(blob, under: keys.xattrValues, aad: key.aad)
+        case .directory(let handle): try open(blob, under: handle.keys.xattrValues, aad: key.aad)
+        case .other(let keys): try open(blob, under: keys.xattrValues, aad: key.aad)
+        }
     }
 
     /// Runs `body` with the keys of an object's attributes, the current version first.
@@ -269,8 +293,10 @@ extension Volume {
         case .directory:
             return try body([AttributeKey(owner: .directory(try handle(inode)))])
         case .symbolicLink, .special:
-            let metadata = try keys(inode.zone).allMetadata
-            return try body(metadata.map { AttributeKey(owner: .other($0)) })
+            let zones = transitions.isEmpty ? [inode.zone] : try metadataZones(inode)
+            var owners: [AttributeKey] = []
+            for zone in zones { owners += try keys(zone).allMetadata.map { AttributeKey(owner: .other($0)) } }
+            return try body(owners)
         }
     }
 

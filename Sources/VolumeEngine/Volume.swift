@@ -50,6 +50,11 @@ package final class Volume: Sendable {
     let keptPins = Atomic<Int>(0)
     /// What changes places while a sweep walks the tree.
     let moves = MoveLog()
+    /// Trees that are on their way from one zone to another.
+    let transitions = Transitions()
+    /// Shared by those who put an entry into a directory; a directory changes its zone alone, so that none is made under the keys
+    /// of the zone before. Outermost, before `keyUse`.
+    let placing = RWLock()
     /// Shared by those who seal something outside a file's gate and store it; a change of keys waits for them. Outermost.
     let keyUse = RWLock()
     private let gates: [Gate]

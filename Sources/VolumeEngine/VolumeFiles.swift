@@ -32,6 +32,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     case notDestroyed(KeyVersion)
     /// Some objects could not be done; the texts name the first ones.
     case incomplete(failed: UInt64, [String])
+    /// A tree cannot go to another zone.
+    case unassignable(VolumeMount.Unassignable)
     case cipher
 }
 

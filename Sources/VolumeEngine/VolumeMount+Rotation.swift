@@ -95,7 +95,7 @@ extension VolumeMount {
 
     /// Waits for the clock's next second, and gives it: every DEK that there is was made before, or in it. DEKs are dated in whole
     /// seconds, and those of a re-encryption one after its own start.
-    private static func nextSecond() -> UInt64 {
+    static func nextSecond() -> UInt64 {
         let now = Volume.now
         var steps = 0
         while Volume.now <= now, steps < 100 {

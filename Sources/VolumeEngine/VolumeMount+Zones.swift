@@ -48,6 +48,7 @@ extension VolumeMount {
             do { try changed.seal(&keyring) } catch { throw .cipher }
             try files.writeKeyring(keyring)
             keyrings.withLock { $0[zone] = keyring }
+            updateTransitions()
             do throws(Errno) { try volume.zone(zone).install(changed) } catch {
                 throw .lower(error, "installing a zone's keys")
             }

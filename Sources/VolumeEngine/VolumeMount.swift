@@ -71,6 +71,7 @@ package final class VolumeMount: Sendable {
                 lastCrashedEpoch: current.lastCrashedEpoch, lowerRoot: files.lowerRoot,
                 volumeDirectory: files.directory, zones: [Zone(keys)] + others.zones, manifest: manifest?.manifest,
                 onDamage: onDamage)
+            updateTransitions()
             // A root that cannot be read is found now, not at the first program's first call.
             _ = try volume.handle(volume.rootInode)
         } catch { throw .lower(error, "reading the root directory of \(lower)") }

@@ -10,6 +10,8 @@ package struct PendingWork: Equatable, Sendable {
         /// KEK `version` was destroyed in the keyring, or wrapped anew: version keys of it that the keyring does not use are to be
         /// destroyed in the tokens.
         case purge = 4
+        /// The directory `scope` and all below it is becoming this zone's: what still says `source` there is on its way.
+        case assign = 5
     }
 
     package struct Flags: OptionSet, Sendable {
@@ -24,7 +26,7 @@ package struct PendingWork: Equatable, Sendable {
 
     package var kind: Kind
     package var flags: Flags
-    /// The KEK version that it leads to.
+    /// The KEK version that it leads to; of an assignment the number of the source zone (see `source`).
     package var version: KeyVersion
     /// Seconds since 1970.
     package var started: UInt64
@@ -47,6 +49,14 @@ package struct PendingWork: Equatable, Sendable {
         self.rate = rate
         self.scope = scope
     }
+
+    /// An assignment of the directory `scope` to the zone in whose keyring it is noted, from another one.
+    package init(assign scope: UniqueID, from source: ZoneID, started: UInt64) {
+        self.init(.assign, version: KeyVersion(rawValue: source.rawValue), started: started, scope: scope)
+    }
+
+    /// Of an assignment: the zone that the tree comes from. `nil` of other work.
+    package var source: ZoneID? { kind == .assign ? ZoneID(rawValue: version.rawValue) : nil }
 
     static func encode(_ list: [PendingWork], into writer: inout ByteWriter) {
         writer.append(UInt8(list.count))

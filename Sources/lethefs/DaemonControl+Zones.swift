@@ -12,8 +12,11 @@ extension ControlVerb {
     static let revoke = ControlVerb("revoke")
     static let restore = ControlVerb("restore")
     static let zones = ControlVerb("zones")
-    /// `path`, `roots` (a JSON array), `policy`, `mode`, `uid`, `gid`.
+    /// `path`, `roots` (a JSON array), `policy`, `mode`, `uid`, `gid`; or `existing` = 1 instead of the last three: the directory is
+    /// there, and is assigned to the zone afterwards.
     static let zoneCreate = ControlVerb("zone-create")
+    /// `path`, `zone` or `root` (the path of a zone's root), `rate`, `yields` = 1, `background` = 1.
+    static let zoneAssign = ControlVerb("zone-assign")
 }
 
 /// A zone and where it was made, as far as this host knows.
@@ -34,7 +37,10 @@ extension DaemonControl {
             try services.condition(try services.keeper(arguments)) { $0.restore() }
         },
         .zones: { services, _ in services.listedZones() },
-        .zoneCreate: { services, arguments in try services.createZone(arguments) },
+        .zoneCreate: { services, arguments in
+            arguments["existing"] == "1" ? try services.createZoneAside(arguments) : try services.createZone(arguments)
+        },
+        .zoneAssign: { services, arguments in try services.assign(arguments) },
     ]
 }
 
@@ -89,7 +95,9 @@ extension DaemonServices {
     func listedZones() -> [ListedZone] {
         let paths = host.readRecord(mount.volume.description.volume)?.zones ?? [:]
         return mount.zoneKeyrings.map { keyring in
-            let path = keyring.zone == .root ? "" : paths.first { $0.value == keyring.zone.rawValue }?.key
+            // Several trees may have been assigned to it: the one that it was made for, mostly.
+            let known = paths.filter { $0.value == keyring.zone.rawValue }.keys.min { ($0.count, $0) < ($1.count, $1) }
+            let path = keyring.zone == .root ? "" : known
             return ListedZone(path: path, status: ZoneStatus(keyring, keepers[keyring.zone]?.condition))
         }
     }
@@ -98,10 +106,8 @@ extension DaemonServices {
     func createZone(_ arguments: [String: String]) throws -> ListedZone {
         let volume = mount.volume
         let path = arguments["path"] ?? ""
-        let uris = (try? JSONDecoder().decode([String].self, from: Data((arguments["roots"] ?? "").utf8))) ?? []
-        let policy: ZoneKeyring.Policy = arguments["policy"] == "all-of" ? .allOf : .anyOf
-        guard !uris.isEmpty, uris.count <= 16, let name = path.split(separator: "/").last,
-            let mode = mode_t(arguments["mode"] ?? ""), let uid = uid_t(arguments["uid"] ?? ""),
+        guard let name = path.split(separator: "/").last, let mode = mode_t(arguments["mode"] ?? ""),
+            let uid = uid_t(arguments["uid"] ?? ""),
             let gid = gid_t(arguments["gid"] ?? "")
         else { throw Failure(.invalid, "the request to make a zone lacks something") }
         guard !request.readOnly else { throw Failure(.storage, "\(request.mountPoint) is mounted read-only") }
@@ -111,19 +117,7 @@ extension DaemonServices {
                 let parent = try volume.resolve(parentPath)
                 defer { volume.release([parent]) }
                 try requireAbsent(path)
-                var cmks: [any CustomerMasterKey] = []
-                for uri in uris {
-                    do throws(RootError) { cmks.append(try Roots.open(uri)) } catch {
-                        throw Failure(error, uri: Roots.withoutPIN(uri))
-                    }
-                }
-                for uri in uris { roots.add(uri) }
-                let made = try mount.makeKeyring(policy: policy, cmks: cmks)
-                var record = host.readRecord(volume.description.volume) ?? Host.VolumeRecord(roots: [])
-                record.roots += uris.map(Roots.kept).filter { !record.roots.contains($0) }
-                record.zones = (record.zones ?? [:]).merging([path: made.keyring.zone.rawValue]) { $1 }
-                try host.writeRecord(volume.description.volume, record)
-                try mount.addZone(made.keyring, made.keys)
+                let made = try addZone(arguments, at: path)
                 let text = Array(name.utf8)
                 let entry = try text.withUnsafeBytes { (bytes) throws(Errno) in
                     try volume.makeDirectory(
@@ -132,17 +126,84 @@ extension DaemonServices {
                 volume.release([entry.inode])
                 // The kernel may know that there was nothing of that name.
                 session.kernelCache.forget(text, in: parent.node)
-                keepers.add(try volume.zone(made.keyring.zone))
-                log.notice("zone \(made.keyring.zone.rawValue) made")
-                audit?.append(
-                    .zoneCreated, zone: made.keyring.zone,
-                    ["path": path].merging(AuditLog.cmkFields(made.keyring.cmks.map(\.uri))) { $1 })
-                return ListedZone(
-                    path: path, status: ZoneStatus(made.keyring, keepers[made.keyring.zone]?.condition))
+                return try begin(made.keyring, at: path)
             } catch let error as Errno {
                 throw Failure(.invalid, "\(request.mountPoint)/\(path): \(error.message)", meaning: "No zone was made.")
             }
         }
+    }
+
+    /// A keyring for a new zone, known to this host and to the volume; no directory belongs to it yet.
+    private func addZone(
+        _ arguments: [String: String], at path: String?
+    ) throws -> (keyring: ZoneKeyring, keys: ZoneKeys) {
+        let uris = (try? JSONDecoder().decode([String].self, from: Data((arguments["roots"] ?? "").utf8))) ?? []
+        let policy: ZoneKeyring.Policy = arguments["policy"] == "all-of" ? .allOf : .anyOf
+        guard !uris.isEmpty, uris.count <= 16 else {
+            throw Failure(.invalid, "the request to make a zone lacks something")
+        }
+        var cmks: [any CustomerMasterKey] = []
+        for uri in uris {
+            do throws(RootError) { cmks.append(try Roots.open(uri)) } catch {
+                throw Failure(error, uri: Roots.withoutPIN(uri))
+            }
+        }
+        for uri in uris { roots.add(uri) }
+        let made = try mount.makeKeyring(policy: policy, cmks: cmks)
+        let volume = mount.volume.description.volume
+        var record = host.readRecord(volume) ?? Host.VolumeRecord(roots: [])
+        record.roots += uris.map(Roots.kept).filter { !record.roots.contains($0) }
+        if let path { record.zones = (record.zones ?? [:]).merging([path: made.keyring.zone.rawValue]) { $1 } }
+        try host.writeRecord(volume, record)
+        try mount.addZone(made.keyring, made.keys)
+        return made
+    }
+
+    /// From here on the zone's keys are kept under a lease.
+    private func begin(_ keyring: ZoneKeyring, at path: String) throws -> ListedZone {
+        keepers.add(try mount.volume.zone(keyring.zone))
+        log.notice("zone \(keyring.zone.rawValue) made")
+        audit?.append(
+            .zoneCreated, zone: keyring.zone,
+            ["path": path].merging(AuditLog.cmkFields(keyring.cmks.map(\.uri))) { $1 })
+        return ListedZone(path: path, status: ZoneStatus(keyring, keepers[keyring.zone]?.condition))
+    }
+
+    /// Makes a zone for a directory that is there; `assign` then brings the directory into it. First it is looked whether it could.
+    func createZoneAside(_ arguments: [String: String]) throws -> ListedZone {
+        let path = arguments["path"] ?? ""
+        guard !request.readOnly else { throw Failure(.storage, "\(request.mountPoint) is mounted read-only") }
+        return try administration.withLock { _ in
+            try withDirectory(path) { directory in
+                _ = try mount.examineAssignment(directory, to: nil)
+                // Until it is assigned the path is known as what it was.
+                let made = try addZone(arguments, at: nil)
+                return try begin(made.keyring, at: path)
+            }
+        }
+    }
+
+    /// Brings a directory, and all below it, into another zone.
+    func assign(_ arguments: [String: String]) throws -> Rotation.AssignReport {
+        let path = arguments["path"] ?? ""
+        guard !request.readOnly else { throw Failure(.storage, "\(request.mountPoint) is mounted read-only") }
+        let named = arguments["root"].map { ["path": $0] } ?? ["zone": arguments["zone"] ?? ""]
+        let destination = try zone(named)
+        guard mount.keyring(destination) != nil else { throw rotation.unknown(destination) }
+        return try withDirectory(path) { directory in
+            try rotation.assign(
+                directory, path: path, to: destination, rate: UInt32(arguments["rate"] ?? "0") ?? 0,
+                yields: arguments["yields"] == "1", background: arguments["background"] == "1")
+        }
+    }
+
+    private func withDirectory<R>(_ path: String, _ body: (Inode) throws -> R) throws -> R {
+        let directory: Inode
+        do throws(Errno) { directory = try mount.volume.resolve(path) } catch {
+            throw Failure(.invalid, "\(request.mountPoint)/\(path): \(error.message)", meaning: "Nothing was changed.")
+        }
+        defer { mount.volume.release([directory]) }
+        return try body(directory)
     }
 
     private func requireAbsent(_ path: String) throws {

@@ -71,6 +71,7 @@ extension Failure {
                 meaning: "Everything else was; old keys stay, so nothing is lost. The first ones:\n    "
                     + texts.joined(separator: "\n    "),
                 remedy: "lethefs check  names what is damaged; then repeat the command")
+        case .unassignable(let reason): self.init(reason)
         case .tooManyZones:
             self.init(.invalid, "the volume has as many zones as it may", meaning: "Nothing was changed.")
         case .lower(let errno, let doing):
@@ -90,6 +91,30 @@ extension Failure {
                 meaning:
                     "AES-256-GCM, AES-256-WRAP(-PAD), HMAC, HKDF and SHA-256 are needed under the demanded properties.",
                 remedy: "check LETHEFS_OPENSSL_PROPERTIES and openssl list -providers")
+        }
+    }
+
+    private init(_ reason: VolumeMount.Unassignable) {
+        let untouched = "Nothing was changed."
+        switch reason {
+        case .volumeRoot:
+            self.init(
+                .invalid, "the root of the volume cannot go to another zone", meaning: untouched,
+                remedy: "zone 0 is its zone; assign a directory in it")
+        case .notDirectory:
+            self.init(.invalid, "only a directory, with all below it, can go to another zone", meaning: untouched)
+        case .sameZone: self.init(.invalid, "the directory belongs to that zone already", meaning: untouched)
+        case .underWay:
+            self.init(
+                .inUse, "a tree is on its way to another zone already", meaning: "One goes at a time. " + untouched,
+                remedy: "wait for it; lethefs reencrypt --status  shows it")
+        case .namesOutside(let count, let paths):
+            self.init(
+                .invalid,
+                "\(count) files have names outside of the directory as well, or are symbolic links with several names",
+                meaning: "A file belongs to one zone. \(untouched) The first ones:\n    "
+                    + paths.joined(separator: "\n    "),
+                remedy: "remove the other names, or copy the files, and repeat the command")
         }
     }
 

@@ -43,6 +43,13 @@ extension Rotation {
         guard !paths.isEmpty else { throw Failure(.invalid, "no paths") }
         var zones: Set<ZoneID> = []
         for path in paths { zones.insert(try zone(of: path)) }
+        let moving = mount.assignments.first { zones.contains($0.zone) || $0.work.source.map(zones.contains) == true }
+        if let moving {
+            // Its files' headers are wrapped by the KEKs of two zones, and one of them alone would be destroyed.
+            throw Failure(
+                .inUse, "a tree is on its way to zone \(moving.zone.rawValue)", meaning: "Nothing was deleted.",
+                remedy: "wait for it; reencrypt --status  shows it")
+        }
         for zone in zones {
             guard !sweeps.isRunning(zone) else {
                 throw Failure(.inUse, "a sweep is under way in zone \(zone.rawValue)", meaning: "Nothing was deleted.")

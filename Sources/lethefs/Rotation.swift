@@ -70,6 +70,7 @@ struct Rotation {
                 "re-encrypt what is older than \(Date(timeIntervalSince1970: Double(work.started)).formatted(.iso8601))"
             case .shred: "shred the KEKs before v\(work.version.rawValue)"
             case .purge: "destroy unused version keys of KEK v\(work.version.rawValue)"
+            case .assign: "take over a tree from zone \(work.source?.rawValue ?? 0)"
             }
         return kind + (work.flags.contains(.paused) ? " (paused)" : "")
     }
@@ -187,7 +188,7 @@ struct Rotation {
     }
 
     /// A re-encryption that was interrupted, by an unmount or by command, is not finished.
-    private func finished(_ zone: ZoneID, _ count: UInt64) {
+    func finished(_ zone: ZoneID, _ count: UInt64) {
         guard mount.keyring(zone)?.pending.contains(where: { $0.kind == .reencrypt }) == false else { return }
         audit?.append(.reencryptionFinished, zone: zone, ["files": "\(count)"])
     }
@@ -226,12 +227,13 @@ struct Rotation {
             for work in mount.keyring(zone)?.pending ?? [] {
                 guard !sweeps.isEnding else { return }
                 if work.flags.contains(.paused), !(orphans && work.kind == .shred) { continue }
-                guard !sweeps.isRunning(zone) else { continue }
+                guard !sweeps.isRunning(zone), isReady(work) else { continue }
                 note("zone \(zone.rawValue): going on: \(Self.text(work))")
                 try reporting {
                     switch work.kind {
                     case .rewrap: try sweeps.run(zone, .rewrap) { try mount.rewrap(zone, control: $0) }
                     case .purge: _ = try mount.purge(zone, editing: editing)
+                    case .assign: try resumeAssignment(zone, work)
                     case .reencrypt:
                         let count = try sweeps.run(zone, .reencrypt) {
                             try mount.reencrypt(zone, work, editing: editing, control: $0)

@@ -8,7 +8,7 @@ import VolumeFormat
 /// The sweeps of a process: one that changes something at a time in each zone, and any number that only count. All are told to end
 /// when the process is about to.
 final class Sweeps: Sendable {
-    enum Kind: String, Codable, Sendable { case rewrap, reencrypt, shred, keys, coverage }
+    enum Kind: String, Codable, Sendable { case rewrap, reencrypt, shred, keys, assign, coverage }
 
     /// What `reencrypt --status` and a terminal's line of progress show.
     struct Status: Codable, Sendable {
@@ -47,11 +47,14 @@ final class Sweeps: Sendable {
     }
 
     private struct Running {
-        let zone: ZoneID
-        let kind: Kind
+        /// The first is the one that it is shown for.
+        var zones: [ZoneID]
+        var kind: Kind
         let control: SweepControl
         let start: Double
         var changes: Bool { kind != .coverage }
+
+        func excludes(_ other: [ZoneID]) -> Bool { changes && zones.contains(where: other.contains) }
     }
 
     private let running = Mutex<(sweeps: [Int: Running], next: Int)>(([:], 0))
@@ -61,10 +64,15 @@ final class Sweeps: Sendable {
 
     /// Runs a sweep in a zone; another one that changes something there is a reason to refuse.
     func run<R>(_ zone: ZoneID, _ kind: Kind, _ body: (SweepControl) throws -> R) throws -> R {
-        let sweep = Running(zone: zone, kind: kind, control: SweepControl(), start: SweepClock.now)
-        let (id, other) = running.withLock { running -> (Int, Kind?) in
-            if sweep.changes, let other = running.sweeps.values.first(where: { $0.zone == zone && $0.changes }) {
-                return (0, other.kind)
+        try run([zone], kind, body)
+    }
+
+    /// The same in several zones at once.
+    func run<R>(_ zones: [ZoneID], _ kind: Kind, _ body: (SweepControl) throws -> R) throws -> R {
+        let sweep = Running(zones: zones, kind: kind, control: SweepControl(), start: SweepClock.now)
+        let (id, other) = running.withLock { running -> (Int, Running?) in
+            if sweep.changes, let other = running.sweeps.values.first(where: { $0.excludes(zones) }) {
+                return (0, other)
             }
             running.next += 1
             running.sweeps[running.next] = sweep
@@ -72,7 +80,8 @@ final class Sweeps: Sendable {
         }
         if let other {
             throw Failure(
-                .inUse, "a sweep (\(other.rawValue)) is under way in zone \(zone.rawValue)", meaning: "It goes on.",
+                .inUse, "a sweep (\(other.kind.rawValue)) is under way in zone \(other.zones[0].rawValue)",
+                meaning: "It goes on.",
                 remedy: "wait for it; reencrypt --status  shows it, reencrypt --cancel  ends a re-encryption")
         }
         defer { running.withLock { $0.sweeps[id] = nil } }
@@ -80,14 +89,23 @@ final class Sweeps: Sendable {
         return try body(sweep.control)
     }
 
+    /// A sweep goes on in its first zone alone, as one of another kind.
+    func narrow(_ control: SweepControl, to kind: Kind) {
+        running.withLock { running in
+            guard let (id, sweep) = running.sweeps.first(where: { $1.control === control }) else { return }
+            running.sweeps[id]?.zones = [sweep.zones[0]]
+            running.sweeps[id]?.kind = kind
+        }
+    }
+
     /// True while something is changed in a zone.
     func isRunning(_ zone: ZoneID) -> Bool {
-        running.withLock { $0.sweeps.values.contains { $0.zone == zone && $0.changes } }
+        running.withLock { $0.sweeps.values.contains { $0.excludes([zone]) } }
     }
 
     /// The control of a sweep of that kind, if one is under way.
     func control(_ zone: ZoneID, _ kind: Kind) -> SweepControl? {
-        running.withLock { $0.sweeps.values.first { $0.zone == zone && $0.kind == kind }?.control }
+        running.withLock { $0.sweeps.values.first { $0.zones.contains(zone) && $0.kind == kind }?.control }
     }
 
     var status: [Status] {
@@ -95,7 +113,7 @@ final class Sweeps: Sendable {
             running.sweeps.sorted { $0.key < $1.key }.map { _, sweep in
                 let (progress, total) = (sweep.control.progress, sweep.control.total)
                 return Status(
-                    zone: sweep.zone.rawValue, kind: sweep.kind, files: progress.files,
+                    zone: sweep.zones[0].rawValue, kind: sweep.kind, files: progress.files,
                     directories: progress.directories,
                     links: progress.links, bytes: progress.bytes, changed: progress.changed,
                     sealedBytes: progress.sealed, totalFiles: total?.files, totalBytes: total?.bytes,

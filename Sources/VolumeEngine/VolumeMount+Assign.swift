@@ -1,0 +1,226 @@
+import KeyManagement
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// Moving in: a tree goes from one zone to another while programs use it (FORMAT §10).
+extension VolumeMount {
+    /// Why a directory cannot go to another zone.
+    package enum Unassignable: Sendable, Equatable {
+        case volumeRoot
+        case notDirectory
+        /// It belongs to that zone.
+        case sameZone
+        /// Another tree is on its way; one at a time.
+        case underWay
+        /// So many files have names outside as well (or are symbolic links with several names); the paths are the first ones'.
+        case namesOutside(count: UInt64, paths: [String])
+    }
+
+    /// The trees that are on their way, as the keyrings note them.
+    package var assignments: [(zone: ZoneID, work: PendingWork)] {
+        zoneKeyrings.flatMap { keyring in keyring.pending.filter { $0.kind == .assign }.map { (keyring.zone, $0) } }
+    }
+
+    /// After a keyring was stored: what is permitted follows what is noted.
+    func updateTransitions() {
+        let noted = keyrings.withLock { keyrings in
+            keyrings.values.flatMap { keyring in
+                keyring.pending.compactMap { Transition($0, in: keyring.zone) }
+            }
+        }
+        volume.transitions.set(noted)
+    }
+
+    /// Looks whether a tree could go to another zone, and changes nothing. Returns the zone that it belongs to now.
+    package func examineAssignment(_ directory: Inode, to destination: ZoneID?) throws(VolumeError) -> ZoneID {
+        guard directory !== volume.rootInode else { throw .unassignable(.volumeRoot) }
+        guard directory.kind == .directory else { throw .unassignable(.notDirectory) }
+        let source: ZoneID
+        let scope: UniqueID
+        do throws(Errno) {
+            let handle = try volume.admitted(directory)
+            (source, scope) = (handle.zone, handle.header.directory)
+            // Both are needed, and open.
+            _ = try volume.keys(source)
+            if let destination { _ = try volume.keys(destination) }
+        } catch { throw .lower(error, "reading the directory") }
+        guard source != destination else { throw .unassignable(.sameZone) }
+        guard assignments.isEmpty else { throw .unassignable(.underWay) }
+        let work = PendingWork(assign: scope, from: source, started: 0)
+        if let transition = Transition(work, in: destination ?? source) {
+            try requireInsideNames(transition, directory)
+        }
+        return source
+    }
+
+    /// Notes durably that a tree goes to `destination`: from here on nothing comes into it or leaves it, and a mount that finds the note
+    /// goes on. Refused, and nothing changed, where files have names outside.
+    package func beginAssignment(
+        _ directory: Inode, to destination: ZoneID, rate: UInt32 = 0, flags: PendingWork.Flags = []
+    ) throws(VolumeError) -> PendingWork {
+        let source = try examineAssignment(directory, to: destination)
+        let scope: UniqueID
+        do throws(Errno) { scope = try volume.handle(directory).header.directory } catch {
+            throw .lower(error, "reading the directory")
+        }
+        var work = PendingWork(assign: scope, from: source, started: Volume.now)
+        work.rate = rate
+        work.flags = flags
+        try changeKeyring(destination) { (keyring, keys) throws(VolumeError) in
+            guard keyring.pending.count < PendingWork.maximumCount else { throw .keyring(.full) }
+            keyring.pending.append(work)
+            return keys
+        }
+        // Who was about to add a name without knowing of it has done so.
+        volume.placing.writing {}
+        if let transition = Transition(work, in: destination) {
+            try requireInsideNames(transition, directory, orForget: work)
+        }
+        return work
+    }
+
+    /// Counts again, now that nothing goes in or out; the note goes if it is in vain.
+    private func requireInsideNames(
+        _ transition: Transition, _ directory: Inode, orForget work: PendingWork
+    ) throws(VolumeError) {
+        do throws(VolumeError) { try requireInsideNames(transition, directory) } catch {
+            try forget(transition.destination) { $0 == work }
+            throw error
+        }
+    }
+
+    private func requireInsideNames(_ transition: Transition, _ directory: Inode) throws(VolumeError) {
+        for attempt in 0..<4 {
+            let watch = volume.moves.begin()
+            defer { volume.moves.end(watch, volume.table) }
+            let visitor: OutsideNames
+            do throws(Errno) {
+                // The last time programs wait.
+                visitor =
+                    attempt < 3
+                    ? try countNames(transition, directory)
+                    : try volume.placing.writing { () throws(Errno) in try countNames(transition, directory) }
+            } catch { throw .lower(error, "counting names") }
+            let (moved, missed) = watch.take()
+            for inode in moved { volume.table.release(inode) }
+            guard moved.isEmpty, !missed else { continue }
+            let (count, paths) = visitor.result
+            guard count == 0 else { throw .unassignable(.namesOutside(count: count, paths: paths)) }
+            return
+        }
+    }
+
+    private func countNames(_ transition: Transition, _ directory: Inode) throws(Errno) -> OutsideNames {
+        let path = volume.path(of: directory).map { "/" + String(decoding: $0, as: UTF8.self) } ?? ""
+        let visitor = OutsideNames(volume, transition, path: path)
+        let control = SweepControl()
+        // A list of its own, that stays empty: moves are looked at by the caller.
+        let moves = MoveLog.List()
+        var walk = SweepWalk(volume: volume, visitor: visitor, control: control, moves: moves)
+        walk.start = try volume.sweptDirectory(directory)
+        walk.run()
+        guard control.progress.failed == 0 else { throw .io }
+        return visitor
+    }
+
+    /// Converts a noted tree. When all of it is the destination's, durably, the note becomes one of a re-encryption of the tree, which
+    /// is returned: its DEKs were known under the source's keys. `nil` when it was interrupted; it can go on at any time.
+    ///
+    /// `directory`: the tree's own, where it is at hand; it is looked for otherwise, and was not counted by this mount.
+    package func assign(
+        _ destination: ZoneID, _ work: PendingWork, directory: Inode? = nil, control: SweepControl, threads: Int = 2
+    ) throws(VolumeError) -> PendingWork? {
+        guard let transition = Transition(work, in: destination) else { return nil }
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        func walk(_ pass: AssignSweep.Pass, counts: Bool) throws(VolumeError) -> Bool {
+            let sweep = AssignSweep(volume, transition, control, pass, counts: counts)
+            var walk = SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads)
+            if let directory {
+                do throws(Errno) { walk.start = try volume.sweptDirectory(directory) } catch {
+                    // Removed meanwhile: then there is nothing left of it.
+                    guard error == .stale || error == .noEntry else { throw .lower(error, "moving a tree") }
+                    return true
+                }
+            }
+            walk.run()
+            return sweep.foundNothing
+        }
+        if directory == nil { try recount(transition, work, control) }
+        _ = try walk(.directories, counts: true)
+        var isDone = false
+        for round in 0..<Self.maximumRounds where !isDone && !control.isCancelled && control.progress.failed == 0 {
+            isDone = try walk(.objects, counts: round == 0)
+        }
+        guard !control.isCancelled else { return nil }
+        guard control.progress.failed == 0 else {
+            throw .incomplete(failed: control.progress.failed, control.failures)
+        }
+        guard isDone else { throw .incomplete(failed: 1, ["directories move about all the time"]) }
+        do throws(Errno) {
+            try Lower.syncAll(volume.lowerRoot)
+            try volume.settleZones(transition)
+        } catch { throw .lower(error, "moving a tree") }
+        // Every DEK that the source's keys ever wrapped was made before.
+        var next = PendingWork(
+            .reencrypt, version: .first, started: Self.nextSecond(), flags: work.flags, rate: work.rate,
+            scope: work.scope)
+        try changeKeyring(destination) { (keyring, keys) throws(VolumeError) in
+            next.version = keys.activeKEK.version
+            keyring.pending.removeAll { $0 == work || ($0.kind == .reencrypt && $0.scope == work.scope) }
+            guard keyring.pending.count < PendingWork.maximumCount else { throw .keyring(.full) }
+            keyring.pending.append(next)
+            return keys
+        }
+        volume.waitForKeyUsers()
+        return next
+    }
+
+    /// Passes over everything before it is given up: directories may move about in the tree.
+    private static let maximumRounds = 8
+
+    /// A note from another mount, of a tree of which nothing is converted yet: its names may not have been counted to the end.
+    private func recount(
+        _ transition: Transition, _ work: PendingWork, _ control: SweepControl
+    ) throws(VolumeError) {
+        let finder = ScopeFinder(volume, transition)
+        let moves = MoveLog.List()
+        SweepWalk(volume: volume, visitor: finder, control: control, moves: moves).run()
+        guard let directory = finder.found else { return }
+        defer { volume.table.release(directory) }
+        do throws(Errno) {
+            guard try volume.handle(directory).zone == transition.source else { return }
+        } catch { throw .lower(error, "reading the directory") }
+        try requireInsideNames(transition, directory, orForget: work)
+    }
+}
+
+/// Looks for the directory that a note names.
+private final class ScopeFinder: SweepVisitor {
+    private let volume: Volume
+    private let transition: Transition
+    private let inode = Mutex<Inode?>(nil)
+
+    init(_ volume: Volume, _ transition: Transition) {
+        self.volume = volume
+        self.transition = transition
+    }
+
+    /// With one more reference.
+    var found: Inode? { inode.withLock { $0 } }
+
+    func wants(_ zone: ZoneID) -> Bool { transition.concerns(zone) }
+    func visit(_ directory: SweepDirectory) throws(Errno) {
+        guard directory.header.directory == transition.scope else { return }
+        let here = try directory.inode()
+        inode.withLock { inode in
+            guard inode == nil else { return }
+            volume.table.retain(here)
+            inode = here
+        }
+    }
+    func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {}
+    func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {}
+    func finish(thread: Int) {}
+}
