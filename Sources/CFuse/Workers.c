@@ -144,7 +144,8 @@ static void call_another(void) {
 static void park(struct worker *worker) {
     pthread_mutex_lock(&pool.lock);
     atomic_fetch_add(&pool.parked, 1);
-    while (pool.calls == 0 && !fuse_session_exited(pool.session)) {
+    // Those that waited may all have got a request since this worker looked; whoever took the last one may have found nobody here.
+    while (pool.calls == 0 && atomic_load(&pool.waiting) > 0 && !fuse_session_exited(pool.session)) {
         wipe(worker);
         pthread_cond_wait(&pool.called, &pool.lock);
     }
