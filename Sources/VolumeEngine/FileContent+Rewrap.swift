@@ -187,6 +187,11 @@ extension Volume {
             try? Lower.unlink(descriptor, temporary)
             throw error
         }
+        if let inode = table.find(directory.key) {
+            // Whoever reads the old header just now reads again. A handle that is cached stays: its DEKs are the same.
+            inode.state.withLock { $0.headerChanges &+= 1 }
+            table.release(inode)
+        }
         try keepTimes(descriptor, info)
     }
 }

@@ -28,6 +28,8 @@ package final class Inode: Sendable {
         var pinned: Descriptor?
         /// Of a directory: descriptor and keys, while cached.
         var handle: DirectoryHandle?
+        /// Of a directory: how often its header was replaced. A handle that was read before such a moment is not cached after it.
+        var headerChanges: UInt32 = 0
         /// Of a regular file: its content, while it is open.
         var content: FileContent?
         var absentAttributes: AbsentAttributes = []
@@ -36,6 +38,12 @@ package final class Inode: Sendable {
         var recentlyUsed = false
         /// Of a directory: set-group-ID, which children inherit.
         var isSetgid = false
+
+        /// A header took the place of the one that a cached handle was made from.
+        mutating func headerChanged() {
+            handle = nil
+            headerChanges &+= 1
+        }
     }
 
     /// A stored name in a directory. Keeps its parent in the table.

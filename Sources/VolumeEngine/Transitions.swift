@@ -89,12 +89,14 @@ extension Volume {
     }
 
     /// Whether an object in a directory may belong to a zone: it is the directory's, or the directory lies in a tree that is on its way
-    /// from there. Anything else is damage.
+    /// between the two. Anything else is damage.
+    ///
+    /// Either way round: a directory is converted before what is in it, but after a power cut its header may be the source's again,
+    /// while that of a file that a program made in it meanwhile, and flushed, is the destination's.
     func admits(in directory: Inode, _ zone: ZoneID) throws(Errno) -> Bool {
         let place = try handle(directory).zone
         if place == zone { return true }
-        for transition in transitions.all
-        where transition.destination == place && transition.source == zone {
+        for transition in transitions.all where transition.concerns(place) && transition.concerns(zone) {
             if try isInside(directory, transition) { return true }
         }
         return false
@@ -114,21 +116,22 @@ extension Volume {
         }
     }
 
-    /// Zones whose metadata keys may have sealed something of a link or special file: that of its directory, then those that the
-    /// directory's tree comes from.
+    /// Zones whose metadata keys may have sealed something of a link or special file: that of its directory, then the other ones that
+    /// the directory's tree is on its way from or to (see `admits`).
     func metadataZones(_ inode: Inode) throws(Errno) -> [ZoneID] {
         guard let parent = inode.state.withLock({ $0.location?.parent }) else { return [inode.zone] }
         let place = try handle(parent).zone
         var zones = [place]
-        for transition in transitions.all where transition.destination == place {
-            if try isInside(parent, transition) { zones.append(transition.source) }
+        for transition in transitions.all where transition.concerns(place) {
+            guard try isInside(parent, transition) else { continue }
+            zones.append(transition.source == place ? transition.destination : transition.source)
         }
         return zones
     }
 
     /// Whether a sweep over what belongs to `zone` looks into directories of `place`.
     func mayHold(_ place: ZoneID, _ zone: ZoneID) -> Bool {
-        place == zone || transitions.all.contains { $0.destination == place && $0.source == zone }
+        place == zone || transitions.all.contains { $0.concerns(place) && $0.concerns(zone) }
     }
 
     /// After a tree has gone to another zone: inode objects that a lookup from before gave the zone of then.

@@ -113,7 +113,11 @@ extension Volume {
             }
             return try keyUse.reading { () throws(Errno) in
                 let (header, keys) = try directoryHeader(directory.descriptor, directory.key.number, isRoot: false)
-                guard header.zone == transition.source else { return .same }
+                guard header.zone == transition.source else {
+                    // Whoever made a handle of another zone's header has it no longer.
+                    inode.state.withLock { if let handle = $0.handle, handle.zone != header.zone { $0.headerChanged() } }
+                    return .same
+                }
                 inode.willMove(to: transition.destination)
                 do throws(Errno) {
                     let (source, destination) =
@@ -131,11 +135,11 @@ extension Volume {
                     try replaceHeader(of: directory, by: moved, keys)
                 } catch {
                     // Whatever came of it: the header is read again.
-                    inode.state.withLock { $0.handle = nil }
+                    inode.state.withLock { $0.headerChanged() }
                     inode.willMove(to: inode.zone)
                     throw error
                 }
-                inode.state.withLock { $0.handle = nil }
+                inode.state.withLock { $0.headerChanged() }
                 // The name of the tree's own directory belongs to the zone around it.
                 inode.setZone(isTop ? inode.zone : transition.destination)
                 return .changed

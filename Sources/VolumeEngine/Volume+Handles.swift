@@ -63,14 +63,20 @@ extension Volume {
 
     private func loadHandle(_ inode: Inode) throws(Errno) -> DirectoryHandle {
         let descriptor = try open(inode, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
-        let handle = try readDirectoryHeader(descriptor, inode)
-        let kept = inode.state.withLock { state in
-            if let other = state.handle { return other }
-            state.handle = handle
-            return handle
+        // As often as a header takes the place of the one that is being read.
+        while true {
+            let changes = inode.state.withLock { $0.headerChanges }
+            let handle = try readDirectoryHeader(descriptor, inode)
+            let kept = inode.state.withLock { state -> DirectoryHandle? in
+                guard state.headerChanges == changes else { return nil }
+                if let other = state.handle { return other }
+                state.handle = handle
+                return handle
+            }
+            guard let kept else { continue }
+            if kept === handle { handles.added(inode) }
+            return kept
         }
-        if kept === handle { handles.added(inode) }
-        return kept
     }
 
     /// Opens an inode by where it was last seen; ESTALE when it is no longer there.

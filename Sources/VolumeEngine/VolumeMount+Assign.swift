@@ -80,7 +80,7 @@ extension VolumeMount {
         return work
     }
 
-    /// Counts again, now that nothing goes in or out; the note goes if it is in vain.
+    /// Counts again, now that nothing goes in or out; the note goes if it is in vain. Nothing is converted yet.
     private func requireInsideNames(
         _ transition: Transition, _ directory: Inode, orForget work: PendingWork
     ) throws(VolumeError) {
@@ -91,24 +91,38 @@ extension VolumeMount {
     }
 
     private func requireInsideNames(_ transition: Transition, _ directory: Inode) throws(VolumeError) {
-        for attempt in 0..<4 {
-            let watch = volume.moves.begin()
-            defer { volume.moves.end(watch, volume.table) }
-            let visitor: OutsideNames
-            do throws(Errno) {
-                // The last time programs wait.
-                visitor =
-                    attempt < 3
-                    ? try countNames(transition, directory)
-                    : try volume.placing.writing { () throws(Errno) in try countNames(transition, directory) }
-            } catch { throw .lower(error, "counting names") }
-            let (moved, missed) = watch.take()
-            for inode in moved { volume.table.release(inode) }
-            guard moved.isEmpty, !missed else { continue }
-            let (count, paths) = visitor.result
-            guard count == 0 else { throw .unassignable(.namesOutside(count: count, paths: paths)) }
-            return
-        }
+        let (count, paths) = try outsideNames(transition, directory)
+        guard count == 0 else { throw .unassignable(.namesOutside(count: count, paths: paths)) }
+    }
+
+    /// A count during which nothing moved.
+    private func outsideNames(
+        _ transition: Transition, _ directory: Inode
+    ) throws(VolumeError) -> (count: UInt64, paths: [String]) {
+        do throws(Errno) {
+            for _ in 0..<Self.countsBesidePrograms {
+                if let result = try countUnmoved(transition, directory) { return result }
+            }
+            // Programs that move or link something wait, and what they did before is not counted as a move.
+            let last = try volume.placing.writing { () throws(Errno) in try countUnmoved(transition, directory) }
+            if let last { return last }
+        } catch { throw .lower(error, "counting names") }
+        throw .incomplete(failed: 1, ["names move about all the time"])
+    }
+
+    /// Counts of names while programs go on, before they are made to wait for one.
+    private static let countsBesidePrograms = 3
+
+    /// `nil` where something moved meanwhile.
+    private func countUnmoved(
+        _ transition: Transition, _ directory: Inode
+    ) throws(Errno) -> (count: UInt64, paths: [String])? {
+        let watch = volume.moves.begin()
+        defer { volume.moves.end(watch, volume.table) }
+        let visitor = try countNames(transition, directory)
+        let (moved, missed) = watch.take()
+        for inode in moved { volume.table.release(inode) }
+        return moved.isEmpty && !missed ? visitor.result : nil
     }
 
     private func countNames(_ transition: Transition, _ directory: Inode) throws(Errno) -> OutsideNames {
@@ -149,6 +163,8 @@ extension VolumeMount {
         }
         if directory == nil { try recount(transition, work, control) }
         _ = try walk(.directories, counts: true)
+        // What is in them follows only when a power cut leaves them the destination's.
+        do throws(Errno) { try Lower.syncAll(volume.lowerRoot) } catch { throw .lower(error, "moving a tree") }
         var isDone = false
         for round in 0..<Self.maximumRounds where !isDone && !control.isCancelled && control.progress.failed == 0 {
             isDone = try walk(.objects, counts: round == 0)
