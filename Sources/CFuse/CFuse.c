@@ -24,8 +24,10 @@ enum { REQUEST_HEAD = 4096 };
 static _Thread_local unsigned request_flags;
 static _Thread_local int has_own_fs_context;
 static _Thread_local mode_t own_umask;
-// `unique` of the INIT request while its reply is awaited and may be given FUSE_HANDLE_KILLPRIV_V2; 0 otherwise.
+// `unique` of the INIT request while its reply is awaited; 0 otherwise.
 static _Atomic uint64_t init_unique;
+// The kernel offers FUSE_HANDLE_KILLPRIV_V2.
+static _Atomic int kills_privileges;
 static struct fuse_session *own_session;
 // Written while INIT is served, before any other request, and by nobody else afterwards.
 static _Atomic int ring_wanted, ring_offered, transport_reason, transport_error;
@@ -40,7 +42,8 @@ void lethefs_note_request(const void *buffer, size_t length) {
     switch (header->opcode) {
     case FUSE_INIT: {
         const struct fuse_init_in *init = body;
-        if (body_length >= 16 && (init->flags & FUSE_HANDLE_KILLPRIV_V2)) atomic_store(&init_unique, header->unique);
+        kills_privileges = body_length >= 16 && (init->flags & FUSE_HANDLE_KILLPRIV_V2);
+        atomic_store(&init_unique, header->unique);
         ring_offered = body_length >= 20 && (init->flags & FUSE_INIT_EXT) && (init->flags2 & LETHEFS_FUSE_OVER_IO_URING);
         break;
     }
@@ -104,7 +107,7 @@ static ssize_t write_init_reply(int fd, struct iovec *iov, int count) {
     const struct fuse_out_header *header = iov[0].iov_base;
     if (header->error == 0 && count == 2 && iov[1].iov_len >= 24) {
         struct fuse_init_out *init = iov[1].iov_base;
-        init->flags |= FUSE_HANDLE_KILLPRIV_V2;
+        if (kills_privileges) init->flags |= FUSE_HANDLE_KILLPRIV_V2;
         if (init->max_write + REQUEST_HEAD > request_room) request_room = init->max_write + REQUEST_HEAD;
         if (iov[1].iov_len >= sizeof *init) offer_ring(init);
     }

@@ -31,6 +31,8 @@ struct worker {
     // The last wipe that this worker has done, and whether its thread has ended.
     _Atomic unsigned wiped;
     _Atomic int gone;
+    // It is in read(2), or about to be: a signal gets it out. What it does otherwise is not to be disturbed.
+    _Atomic int reading;
 };
 
 // One session a process: a mount is a process.
@@ -156,7 +158,9 @@ static void park(struct worker *worker) {
 
 static void serve(struct worker *worker, size_t length) {
     const struct fuse_in_header *request = (const struct fuse_in_header *)worker->memory;
-    if (length > worker->touched) worker->touched = length;
+    // Of an earlier, longer request nothing stays: this one may take its time.
+    if (length < worker->touched) explicit_bzero(worker->memory + length, worker->touched - length);
+    worker->touched = length;
     lethefs_placement_note(&pool.place, request, length);
     lethefs_note_request(worker->memory, length);
     struct fuse_buf message = {.mem = worker->memory, .size = length};
@@ -173,8 +177,15 @@ static void *work(void *argument) {
             park(worker);
             continue;
         }
-        ssize_t count = read(worker->fd, worker->memory, pool.room);
-        int error = errno;
+        // Whoever asks for a wipe, or for the end, sees this one reading, or is seen here.
+        atomic_store(&worker->reading, 1);
+        ssize_t count = -1;
+        int error = EINTR;
+        if (atomic_load(&pool.wipe_wanted) == atomic_load(&worker->wiped) && !fuse_session_exited(pool.session)) {
+            count = read(worker->fd, worker->memory, pool.room);
+            error = errno;
+        }
+        atomic_store(&worker->reading, 0);
         int left = atomic_fetch_sub(&pool.waiting, 1) - 1;
         if (count >= (ssize_t)sizeof(struct fuse_in_header)) {
             if (left == 0) call_another();
@@ -202,7 +213,7 @@ static int interrupt_until(int (*done)(const struct worker *), int milliseconds)
         for (unsigned index = 0; index < pool.count; index++) {
             if (done(&pool.workers[index])) continue;
             missing++;
-            if (!atomic_load(&pool.workers[index].gone)) pthread_kill(pool.workers[index].thread, interruption());
+            if (atomic_load(&pool.workers[index].reading)) pthread_kill(pool.workers[index].thread, interruption());
         }
         pthread_mutex_unlock(&pool.lock);
         if (missing == 0) return 0;
@@ -232,7 +243,8 @@ int lethefs_workers_run(struct fuse_session *session, unsigned highest, size_t r
     sigaction(interruption(), &action, NULL);
     pthread_mutex_lock(&pool.lock);
     int result = add_worker();
-    if (result == 0) result = add_worker();
+    // More come when they are needed, and when they can be had.
+    if (result == 0) (void)add_worker();
     pthread_mutex_unlock(&pool.lock);
     // A signal interrupts poll(2), or is noticed after a second at the latest.
     struct pollfd end = {.fd = pool.end_fd, .events = POLLIN};

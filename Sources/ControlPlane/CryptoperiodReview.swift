@@ -37,7 +37,9 @@ package struct CryptoperiodReview: Codable, Sendable, Equatable {
     /// Dates may be ahead by so many seconds: hosts' clocks differ.
     package static let tolerance: UInt64 = 300
 
-    package init(_ keyring: ZoneKeyring, _ policy: CryptoperiodPolicy, ages: DEKAges?, now: UInt64) {
+    package init(
+        _ keyring: ZoneKeyring, _ policy: CryptoperiodPolicy, ages: DEKAges?, oldestZone: UInt64? = nil, now: UInt64
+    ) {
         zone = keyring.zone.rawValue
         items = []
         if let period = policy.periods[.cmk] {
@@ -57,7 +59,7 @@ package struct CryptoperiodReview: Codable, Sendable, Equatable {
             }
         }
         if let period = policy.periods[.dek] {
-            let floor = ages?.floor ?? Self.made(keyring)
+            let floor = ages?.floor ?? oldestZone ?? Self.made(keyring)
             var item = Self.item(.dek, "DEKs", floor, period, policy, now)
             if let ages {
                 item.counted = Date(timeIntervalSince1970: Double(ages.counted))
@@ -71,7 +73,8 @@ package struct CryptoperiodReview: Codable, Sendable, Equatable {
         }
     }
 
-    /// When a zone was made: none of its DEKs is older.
+    /// When a zone was made: none of its DEKs is older, but for those of a tree that came from another zone. Hence `oldestZone`: when the
+    /// volume's first zone was made.
     package static func made(_ keyring: ZoneKeyring) -> UInt64 {
         keyring.keks.compactMap { $0.history.first?.at }.min() ?? 0
     }
@@ -97,10 +100,14 @@ package struct CryptoperiodReview: Codable, Sendable, Equatable {
     /// Whether the files' headers are to be counted now: only where something may be due, not more often than `interval`, and now and then
     /// although nothing seems due, since a backup may have brought older files back.
     package static func wantsCount(
-        _ keyring: ZoneKeyring, _ policy: CryptoperiodPolicy, ages: DEKAges?, reencrypted: Bool, now: UInt64
+        _ keyring: ZoneKeyring, _ policy: CryptoperiodPolicy, ages: DEKAges?, oldestZone: UInt64? = nil,
+        reencrypted: Bool,
+        now: UInt64
     ) -> Bool {
         guard let period = policy.periods[.dek] else { return false }
-        guard let ages, ages.counted <= now else { return mayBeDue(made(keyring), period, policy, now) }
+        guard let ages, ages.counted <= now else {
+            return mayBeDue(oldestZone ?? made(keyring), period, policy, now)
+        }
         if reencrypted, mayBeDue(ages.floor, period, policy, now) { return true }
         let passed = now - ages.counted
         if passed >= min(monthSeconds, period / 4) { return true }

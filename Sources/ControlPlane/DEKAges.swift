@@ -32,6 +32,11 @@ package struct DEKAges: Codable, Sendable, Equatable {
     /// No file's DEK is older than this.
     package var floor: UInt64 { files == 0 ? counted : min(oldest, counted) }
 
+    /// Whether no file's DEK was made longer than `period` ago.
+    package func isFree(ofOlderThan period: UInt64, now: UInt64) -> Bool {
+        now <= period || Self.count(made, madeBefore: now - period) == 0
+    }
+
     static func count(_ ages: [UInt64: UInt64], madeBefore time: UInt64) -> UInt64 {
         ages.reduce(0) { $1.key < time ? $0 + $1.value : $0 }
     }

@@ -39,8 +39,9 @@ struct Revocation {
     /// What programs wrote has so long to be stored. A lower storage that hangs must not keep the keys in memory.
     private static let drainSeconds = 5.0
     private static let purgeSeconds = 10.0
+    private static let wipeSeconds = 5.0
     /// A revocation takes no longer than its steps may, and the canary.
-    static let longestSeconds = drainSeconds + 2 * purgeSeconds + 5
+    static let longestSeconds = drainSeconds + 2 * purgeSeconds + wipeSeconds + 5
 
     /// Runs on a thread that serves no request and holds no lock.
     func run(_ zone: Zone, reason: Errno, cause: String) -> RevocationReport {
@@ -65,6 +66,8 @@ struct Revocation {
         let closed = elapsed()
         let isPurged = Deadline.run(seconds: Self.purgeSeconds) { kernel.purge(nodes) } != nil
         let purged = elapsed()
+        // Not before: it waits for whoever serves a request, in any zone.
+        _ = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() }
 
         let outcome = canary.map { $0.check() }
         let count = last.count

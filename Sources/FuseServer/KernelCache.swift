@@ -24,9 +24,12 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
 
     package func purge(_ nodes: [UInt64]) {
         spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0) }
-        // What the kernel and we handed each other lies in shared memory until the next request comes.
+    }
+
+    package func wipeRequests() {
         guard enter() else { return }
         defer { leave() }
+        // One that is late holds its own request alone, and zeroes it when it has answered.
         _ = lethefs_wipe_requests()
     }
 

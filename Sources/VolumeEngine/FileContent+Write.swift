@@ -74,7 +74,10 @@ extension FileContent {
             undoFailedWrite()
             throw error
         }
-        if withHeader { stage = .open }
+        if withHeader {
+            stage = .open
+            noteStored()
+        }
         do throws(Errno) { try settleLength(span, wasHole: wasHole) } catch {
             edge.forget()
             undoFailedWrite()

@@ -20,11 +20,16 @@ package final class Manifest: Sendable {
         var durable: ManifestList
         /// Since `durable` was made; 0 for a file that was removed.
         var changes: [UniqueID: UInt64] = [:]
+        /// There is something that is not stored.
+        var hasChanges = false
         /// Takes what it sees for what is right.
         var isLearning = false
         /// While a check walks the whole tree: what it has seen.
         var seen: Set<UniqueID>?
     }
+
+    /// So many removed files are remembered after they were taken off the list.
+    private static let removedKept = 1 << 20
 
     // A leaf lock.
     private let state: Mutex<State>
@@ -37,16 +42,21 @@ package final class Manifest: Sendable {
             state.seen?.insert(header.file)
             if state.isLearning {
                 state.changes[header.file] = header.generation
+                state.hasChanges = true
                 return .accepted
             }
             guard let known = state.changes[header.file] ?? state.durable.generation(of: header.file) else {
                 guard header.epoch > state.durable.coveredEpoch else { return .removed }
                 state.changes[header.file] = header.generation
+                state.hasChanges = true
                 return .accepted
             }
             if known == 0 { return .removed }
             guard header.generation >= known else { return .older(than: known) }
-            if header.generation > known { state.changes[header.file] = header.generation }
+            if header.generation > known {
+                state.changes[header.file] = header.generation
+                state.hasChanges = true
+            }
             return .accepted
         }
     }
@@ -58,13 +68,19 @@ package final class Manifest: Sendable {
             // 0: it has lost its last name just now.
             guard known != 0, header.generation > known ?? 0 else { return }
             state.changes[header.file] = header.generation
+            state.hasChanges = true
         }
     }
 
     /// A file has lost its last name.
-    func forget(_ file: UniqueID) { state.withLock { $0.changes[file] = 0 } }
+    func forget(_ file: UniqueID) {
+        state.withLock { state in
+            state.changes[file] = 0
+            state.hasChanges = true
+        }
+    }
 
-    package var hasChanges: Bool { state.withLock { !$0.changes.isEmpty } }
+    package var hasChanges: Bool { state.withLock { $0.hasChanges } }
     package var count: Int { state.withLock { $0.durable.entries.count } }
 
     /// Takes what files say of themselves from now on: a backup was restored.
@@ -105,7 +121,12 @@ package final class Manifest: Sendable {
     func stored(_ list: ManifestList, _ changes: [UniqueID: UInt64]) {
         state.withLock { state in
             state.durable = list
-            for (file, generation) in changes where state.changes[file] == generation { state.changes[file] = nil }
+            // What was removed is remembered for the life of the mount: its headers may be of this epoch.
+            for (file, generation) in changes where generation > 0 && state.changes[file] == generation {
+                state.changes[file] = nil
+            }
+            if state.changes.count > Self.removedKept { state.changes = state.changes.filter { $0.value > 0 } }
+            state.hasChanges = state.changes.contains { changes[$0.key] != $0.value }
         }
     }
 }

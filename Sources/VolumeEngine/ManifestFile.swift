@@ -122,7 +122,8 @@ extension VolumeMount {
 
     /// At the end of a mount: files are listed as far as the mounts before were, and all of this one's.
     func storeLastManifest() throws(VolumeError) {
-        guard let manifest = volume.manifest else { return }
+        // Without the root zone's keys it stays as it is, and does not cover this mount.
+        guard let manifest = volume.manifest, (try? volume.storingKeys(.root)) != nil else { return }
         let isComplete = manifest.durable.coveredEpoch + 1 >= volume.epoch
         try storeManifest(covering: isComplete ? volume.epoch : nil)
     }

@@ -34,12 +34,31 @@ extension Volume {
         removeLinkTail(tail)
     }
 
+    /// Opens a file to read its header, whatever its mode: a plain user's own may keep even him out.
+    private func openToList(_ handle: DirectoryHandle, _ name: UnsafePointer<CChar>) -> Descriptor? {
+        let flags = O_RDONLY | O_NONBLOCK | O_NOCTTY
+        do { return try Lower.open(handle.descriptor, name, flags: flags) } catch {
+            guard error == .access, !isPrivileged,
+                let node = try? Lower.open(handle.descriptor, name, flags: Int32(LINUX_O_PATH)),
+                let info = try? Lower.stat(node), info.st_uid == geteuid()
+            else { return nil }
+            try? Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o400)
+            defer { try? Lower.changeMode(node, to: info.st_mode & 0o7777) }
+            return try? Lower.open(path: node.procPath, flags: flags)
+        }
+    }
+
     /// What the manifest calls a file that is about to lose its last name. One that cannot be read stays listed.
     private func listedFile(_ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>) -> UniqueID? {
         guard manifest != nil, Inode.Kind(mode: info.st_mode) == .regular, info.st_size > 0 else { return nil }
-        guard let descriptor = try? Lower.open(handle.descriptor, name, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY) else {
-            return nil
+        // What is open may be stored just now.
+        if let inode = table.find(InodeKey(info)) {
+            defer { table.release(inode) }
+            if let content = inode.state.withLock({ $0.content }) {
+                return content.lock.reading { content.header.file }
+            }
         }
+        guard let descriptor = openToList(handle, name) else { return nil }
         let read = try? readHeader(handle.zone, UInt64(info.st_ino), descriptor) { (other) throws(Errno) in
             transitions.all.contains { $0.concerns(other) && $0.concerns(handle.zone) }
         }

@@ -51,6 +51,9 @@ package final class VolumeMount: Sendable {
         let others = try Self.otherZones(files, description.volume, unlocking)
         keyrings = Mutex(others.keyrings.merging([.root: root]) { $1 })
         lockedZones = others.failures
+        // Before the volume is marked as mounted: without its manifest nothing is served, and nothing has happened.
+        let manifest = try Self.openManifest(use, keys, readOnly: options.readOnly)
+        manifestFile = manifest?.file
         var current = try files.readState(keys)
         if current.mounted { current.lastCrashedEpoch = current.epoch }
         if !options.readOnly {
@@ -60,8 +63,6 @@ package final class VolumeMount: Sendable {
         }
         state = Mutex(current)
         currentSettings = Mutex(description.settings)
-        let manifest = try Self.openManifest(use, keys, readOnly: options.readOnly)
-        manifestFile = manifest?.file
         cleanState = Mutex(try Self.sealClean(current, keys))
         do {
             volume = try Volume(

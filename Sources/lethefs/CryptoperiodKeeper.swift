@@ -41,7 +41,8 @@ final class CryptoperiodKeeper: Sendable {
         guard !policy.isNone else { return [] }
         let kept = memory.withLock { $0 }
         return rotation.mount.zoneKeyrings.map {
-            CryptoperiodReview($0, policy, ages: kept.zones["\($0.zone.rawValue)"]?.ages, now: now)
+            CryptoperiodReview(
+                $0, policy, ages: kept.zones["\($0.zone.rawValue)"]?.ages, oldestZone: oldestZone, now: now)
         }
     }
 
@@ -104,11 +105,14 @@ final class CryptoperiodKeeper: Sendable {
         let isWorking = keyring.pending.contains { $0.kind == .reencrypt }
         let kept = self.kept(zone)
         let isAwaited = !kept.awaited.isEmpty && !isWorking
-        if CryptoperiodReview.wantsCount(keyring, policy, ages: kept.ages, reencrypted: isAwaited, now: now) {
-            count(zone, policy)
-        }
-        if isAwaited { recordDone(zone) }
-        let review = CryptoperiodReview(keyring, policy, ages: self.kept(zone).ages, now: now)
+        // A tree that comes from another zone brings older DEKs along.
+        if keyring.pending.contains(where: { $0.kind == .assign }) { change(zone) { $0.ages = nil } }
+        let isWanted = CryptoperiodReview.wantsCount(
+            keyring, policy, ages: self.kept(zone).ages, oldestZone: oldestZone, reencrypted: isAwaited, now: now)
+        let isKnown = isWanted ? count(zone, policy) : true
+        if isAwaited, isKnown { recordDone(keyring, policy, now) }
+        let review = CryptoperiodReview(
+            keyring, policy, ages: self.kept(zone).ages, oldestZone: oldestZone, now: now)
         for item in review.items {
             tell(item, zone, policy, now)
             guard isBelieved, !isWorking, review.isToRotate(item, policy, now: now) else { continue }
@@ -116,8 +120,11 @@ final class CryptoperiodKeeper: Sendable {
         }
     }
 
-    private func count(_ zone: ZoneID, _ policy: CryptoperiodPolicy) {
-        guard let period = policy.periods[.dek] else { return }
+    private var oldestZone: UInt64? { rotation.mount.zoneKeyrings.map(CryptoperiodReview.made).min() }
+
+    /// False when they could not be counted.
+    private func count(_ zone: ZoneID, _ policy: CryptoperiodPolicy) -> Bool {
+        guard let period = policy.periods[.dek] else { return true }
         do {
             let ages = try rotation.countAges(zone, period: period)
             if ages.failed > 0 {
@@ -126,7 +133,11 @@ final class CryptoperiodKeeper: Sendable {
                 )
             }
             change(zone) { $0.ages = ages }
-        } catch { log.warning("zone \(zone.rawValue): DEKs were not counted: \(Self.words(error))") }
+            return true
+        } catch {
+            log.warning("zone \(zone.rawValue): DEKs were not counted: \(Self.words(error))")
+            return false
+        }
     }
 
     /// Tells what is due or past it, once for each standing, and again now and then while it lasts.
@@ -185,11 +196,22 @@ final class CryptoperiodKeeper: Sendable {
         }
     }
 
-    /// What went on in the background is done.
-    private func recordDone(_ zone: ZoneID) {
+    /// What went on in the background is over: done, or ended by command before it was.
+    private func recordDone(_ keyring: ZoneKeyring, _ policy: CryptoperiodPolicy, _ now: UInt64) {
+        let zone = keyring.zone
         let kept = kept(zone)
-        for (_, fields) in kept.awaited {
+        for (key, fields) in kept.awaited {
             var fields = fields
+            let isDone =
+                key == "DEKs"
+                ? kept.ages.map { $0.isFree(ofOlderThan: policy.periods[.dek] ?? 0, now: now) } ?? false
+                : keyring.metadataKeys.count == 1
+            guard isDone else {
+                log.notice(
+                    "zone \(zone.rawValue): \(fields["key"] ?? ""): the rotation by the volume's policy was ended before it was done"
+                )
+                continue
+            }
             if let ages = kept.ages, fields["type"] == "dek" {
                 fields["oldest"] = Date(timeIntervalSince1970: Double(ages.floor)).formatted(.iso8601)
                 fields["files"] = "\(ages.files)"

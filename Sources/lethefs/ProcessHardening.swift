@@ -21,8 +21,31 @@ enum ProcessHardening {
 
     /// Gives up what root's daemon does not need, before it has threads. A plain user's has nothing to give up.
     static func dropCapabilities() -> [String] {
-        guard geteuid() == 0, !Capabilities.restrict(to: .ofDaemon) else { return [] }
+        guard geteuid() == 0 else { return [] }
+        let own = score()
+        // With this as the least that it ever was, the guardian may have it again without CAP_SYS_RESOURCE.
+        let isAllowed = setScore("-1000")
+        defer { if isAllowed { _ = setScore(own) } }
+        guard !Capabilities.restrict(to: .ofDaemon) else { return [] }
         return ["capabilities could not be given up: \(String(cString: strerror(linux_get_errno())))"]
+    }
+
+    private static let scoreFile = "/proc/self/oom_score_adj"
+
+    private static func score() -> String {
+        var bytes = [UInt8](repeating: 0, count: 16)
+        let file = linux_open(scoreFile, O_RDONLY | O_CLOEXEC, 0)
+        guard file >= 0 else { return "0" }
+        defer { close(file) }
+        let count = read(file, &bytes, bytes.count)
+        return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : "0"
+    }
+
+    private static func setScore(_ value: String) -> Bool {
+        let file = linux_open(scoreFile, O_WRONLY | O_CLOEXEC, 0)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        return write(file, value, value.utf8.count) == value.utf8.count
     }
 
     /// Refuses this process, from now on, the system calls that it has no use for once it has mounted.
