@@ -93,10 +93,13 @@ final class CoverageSweep: SweepVisitor {
         // A header on its way is not read in two halves.
         let header = try volume.gate(number: UInt64(info.st_ino)).lock.withLock { (_) throws(Errno) -> FileHeader? in
             guard try Lower.stat(descriptor).st_size > 0 else { return nil }
-            let read = try volume.readHeader(entry.zone, UInt64(info.st_ino), descriptor) { (other) throws(Errno) in
-                try volume.admits(entry, other)
+            // A program that has it open stores its header under this lock alone.
+            let inode = volume.table.find(InodeKey(info))
+            defer { if let inode { volume.table.release(inode) } }
+            guard let content = inode?.state.withLock({ $0.content }) else {
+                return try readHeader(entry, info, descriptor)
             }
-            return read?.0
+            return try content.lock.reading { () throws(Errno) in try readHeader(entry, info, descriptor) }
         }
         // Of a tree on its way between two zones each object counts where its header says.
         guard (header?.zone ?? entry.zone) == zone else { return }
@@ -109,6 +112,15 @@ final class CoverageSweep: SweepVisitor {
         } else {
             coverage.withLock { $0.unwritten += 1 }
         }
+    }
+
+    private func readHeader(
+        _ entry: SweepEntry, _ info: stat, _ descriptor: Descriptor
+    ) throws(Errno) -> FileHeader? {
+        let read = try volume.readHeader(entry.zone, UInt64(info.st_ino), descriptor) { (other) throws(Errno) in
+            try volume.admits(entry, other)
+        }
+        return read?.0
     }
 
     func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {
