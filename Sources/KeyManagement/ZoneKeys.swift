@@ -38,12 +38,14 @@ package final class ZoneKeys: Sendable {
         return changed
     }
 
-    /// Wraps the DEK of another zone's slot by the active KEK of this one. Version, date and bound stay.
-    package func adopt(_ slot: DEKSlot, from source: ZoneKeys) throws(FormatError) -> DEKSlot {
+    /// Wraps the DEK of another zone's slot by the active KEK of this one. Version and bound stay, and the date, unless it lies after
+    /// `now` (a clock was set): a re-encryption of what is older than now is to find it.
+    package func adopt(_ slot: DEKSlot, from source: ZoneKeys, now: UInt64) throws(FormatError) -> DEKSlot {
         let dek = try source.unwrap(slot)
         var changed = slot
         do { changed.wrapped = try activeKEK.wrap(dek) } catch { throw FormatError(.notAuthentic, "DEK slot") }
         changed.kekVersion = activeKEK.version
+        changed.created = min(slot.created, now)
         return changed
     }
 

@@ -30,10 +30,16 @@ final class AssignSweep: SweepVisitor {
     }
 
     func wants(_ zone: ZoneID) -> Bool { transition.concerns(zone) }
+    // Other zones below are not of the tree, and what moved outside of it is not either.
+    func enters(_ directory: SweepDirectory) throws(Errno) -> Bool {
+        if try volume.isInside(directory, transition) { return true }
+        try requireKeys()
+        return false
+    }
+    func leavesOut(closed zone: ZoneID) -> Bool { !transition.concerns(zone) }
     func finish(thread: Int) {}
 
     func visit(_ directory: SweepDirectory) throws(Errno) {
-        guard try volume.isInside(directory, transition) else { return }
         do throws(Errno) {
             note(try volume.assignDirectory(directory, transition))
         } catch {
@@ -69,6 +75,11 @@ final class AssignSweep: SweepVisitor {
         control.count { $0.changed += 1 }
     }
 
+    /// Without the keys of both zones nobody can tell that something is not of the tree.
+    private func requireKeys() throws(Errno) {
+        _ = (try volume.storingKeys(transition.source), try volume.storingKeys(transition.destination))
+    }
+
     /// True for what lies in a directory of the tree that has been converted.
     private func isReady(_ entry: SweepEntry) throws(Errno) -> Bool {
         let place: Inode
@@ -77,9 +88,11 @@ final class AssignSweep: SweepVisitor {
             guard try volume.isInside(directory, transition) else { return false }
             place = try directory.inode()
         case .moved(let inode):
-            guard let parent = inode.state.withLock({ $0.location?.parent }),
-                try volume.isInside(parent, transition)
-            else { return false }
+            guard let parent = inode.state.withLock({ $0.location?.parent }) else { return false }
+            guard try volume.isInside(parent, transition) else {
+                try requireKeys()
+                return false
+            }
             place = parent
         }
         guard try volume.handle(place).zone == transition.destination else {
@@ -133,6 +146,8 @@ final class OutsideNames: SweepVisitor {
     }
 
     func wants(_ zone: ZoneID) -> Bool { transition.concerns(zone) }
+    func enters(_ directory: SweepDirectory) throws(Errno) -> Bool { try volume.isInside(directory, transition) }
+    func leavesOut(closed zone: ZoneID) -> Bool { !transition.concerns(zone) }
     func visit(_ directory: SweepDirectory) throws(Errno) {}
     func finish(thread: Int) {}
 

@@ -59,20 +59,24 @@ final class ReencryptSweep: SweepVisitor {
         return info.st_nlink > 1 && !seen.withLock { $0.insert(InodeKey(info)).inserted }
     }
 
-    private func isInScope(_ entry: SweepEntry) -> Bool {
+    private func isInScope(_ entry: SweepEntry) throws(Errno) -> Bool {
         guard let scope, case .named(let directory, _) = entry else { return true }
-        var next: SweepDirectory? = directory
-        while let current = next {
-            if current.header.directory == scope { return true }
-            next = current.parent
+        var current = directory
+        while current.header.directory != scope {
+            // A directory that moved meanwhile was visited again by its inode, and knows nothing of what is above it.
+            guard let parent = current.parent else {
+                let inode = try current.inode()
+                return inode === volume.rootInode ? false : try volume.isBelow(scope, inode)
+            }
+            current = parent
         }
-        return false
+        return true
     }
 
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
         var unused = 0
         guard control.pace(bytes: 0, lastUses: &unused) else { return }
-        let inside = isInScope(entry)
+        let inside = try isInScope(entry)
         let inode = try entry.inode(volume)
         guard inode.kind == .regular else { return volume.table.release(inode) }
         var kept = false
@@ -247,7 +251,7 @@ final class ReencryptSweep: SweepVisitor {
     }
 
     func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {
-        guard isInScope(entry) else { return }
+        guard try isInScope(entry) else { return }
         control.count { $0.links += 1 }
         if isLink {
             if try volume.resealLink(entry, linked) { control.count { $0.changed += 1 } }

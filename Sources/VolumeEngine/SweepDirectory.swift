@@ -118,6 +118,15 @@ extension Volume {
             self, descriptor: descriptor, key: key, header: header, keys: keys, parent: parent, name: name)
     }
 
+    /// The zone that a directory's header says, which nothing vouches for: its keys are not here. `nil` for one that is no header.
+    func storedZone(_ parent: SweepDirectory, _ name: [CChar]) throws(Errno) -> ZoneID? {
+        let descriptor = try Lower.open(parent.descriptor, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
+        guard let bytes = Base64URL.decode(try Lower.readLink(descriptor, ReservedName.directoryHeader)) else {
+            return nil
+        }
+        return bytes.withUnsafeBytes { try? DirectoryHeader(parsing: $0) }?.zone
+    }
+
     /// Opens a directory for a sweep by its inode object: it was moved while the tree was walked.
     func sweptDirectory(_ inode: Inode) throws(Errno) -> SweepDirectory {
         let descriptor = try open(inode, flags: O_RDONLY | O_DIRECTORY)

@@ -15,6 +15,15 @@ protocol SweepVisitor: AnyObject, Sendable {
     func finish(thread: Int)
     /// Whether what belongs to a zone is of interest. Directories of others are walked all the same.
     func wants(_ zone: ZoneID) -> Bool
+    /// Whether a directory is looked into at all; by default each is.
+    func enters(_ directory: SweepDirectory) throws(Errno) -> Bool
+    /// Whether a directory that cannot be read, because its zone is closed, is left out; by default it ends the sweep.
+    func leavesOut(closed zone: ZoneID) -> Bool
+}
+
+extension SweepVisitor {
+    func enters(_ directory: SweepDirectory) throws(Errno) -> Bool { true }
+    func leavesOut(closed zone: ZoneID) -> Bool { false }
 }
 
 /// Where a sweep met an object.
@@ -93,13 +102,21 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         while !control.isCancelled, rounds < Self.maximumRounds {
             rounds += 1
             let (inodes, missed) = moves.take()
-            if missed { walk(from: .directory(nil, [])) }
+            if missed { walkAgain() }
             if inodes.isEmpty, !missed { return }
             for inode in inodes {
                 revisit(inode)
                 volume.table.release(inode)
             }
             visitor.finish(thread: 0)
+        }
+    }
+
+    /// From where it began. A directory that was listed to its end is opened anew.
+    private func walkAgain() {
+        guard let start else { return walk(from: .directory(nil, [])) }
+        do throws(Errno) { walk(from: .found(try volume.sweptDirectory(try start.inode()))) } catch {
+            note(error, start.path())
         }
     }
 
@@ -136,7 +153,8 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         switch item {
         case .directory(let parent, let name):
             do throws(Errno) {
-                try list(try volume.sweptDirectory(parent, name), queue, thread, depth: depth)
+                guard let directory = try open(parent, name) else { return }
+                try list(directory, queue, thread, depth: depth)
             } catch { note(error, parent?.path(name) ?? "/") }
         case .found(let directory):
             do throws(Errno) { try list(directory, queue, thread, depth: depth) } catch {
@@ -147,10 +165,21 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         }
     }
 
+    /// `nil` where its zone is closed and the visitor leaves it out.
+    private func open(_ parent: SweepDirectory?, _ name: [CChar]) throws(Errno) -> SweepDirectory? {
+        do throws(Errno) { return try volume.sweptDirectory(parent, name) } catch {
+            guard error == .keyRevoked || error == .noKey, let parent,
+                let zone = try volume.storedZone(parent, name), visitor.leavesOut(closed: zone)
+            else { throw error }
+            return nil
+        }
+    }
+
     /// Reads a directory and hands out what is in it.
     private func list(
         _ directory: SweepDirectory, _ queue: SweepQueue<Item>, _ thread: Int, depth: Int
     ) throws(Errno) {
+        guard try visitor.enters(directory) else { return }
         let isOurs = visitor.wants(directory.zone)
         if isOurs { try visitor.visit(directory) }
         let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)

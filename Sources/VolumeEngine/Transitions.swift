@@ -88,6 +88,18 @@ extension Volume {
         return false
     }
 
+    /// True when a directory is the one with that UUID, or lies below it.
+    func isBelow(_ scope: UniqueID, _ directory: Inode) throws(Errno) -> Bool {
+        var next: Inode? = directory
+        var steps = 0
+        while let current = next, steps <= Self.maximumDepth {
+            if try handle(current).header.directory == scope { return true }
+            next = current.state.withLock { $0.location?.parent }
+            steps += 1
+        }
+        return false
+    }
+
     /// Whether an object in a directory may belong to a zone: it is the directory's, or the directory lies in a tree that is on its way
     /// between the two. Anything else is damage.
     ///

@@ -41,7 +41,7 @@ extension Volume {
         moved.zone = destination.zone
         for index in moved.slots.indices {
             do throws(FormatError) {
-                moved.slots[index] = try destination.adopt(moved.slots[index], from: source)
+                moved.slots[index] = try destination.adopt(moved.slots[index], from: source, now: Self.now)
             } catch {
                 throw damaged(.fileHeader, number, "DEK slot: \(error.code.rawValue)")
             }
@@ -115,7 +115,9 @@ extension Volume {
                 let (header, keys) = try directoryHeader(directory.descriptor, directory.key.number, isRoot: false)
                 guard header.zone == transition.source else {
                     // Whoever made a handle of another zone's header has it no longer.
-                    inode.state.withLock { if let handle = $0.handle, handle.zone != header.zone { $0.headerChanged() } }
+                    inode.state.withLock {
+                        if let handle = $0.handle, handle.zone != header.zone { $0.headerChanged() }
+                    }
                     return .same
                 }
                 inode.willMove(to: transition.destination)
@@ -127,7 +129,7 @@ extension Volume {
                     moved.generation += 1
                     for index in moved.slots.indices {
                         do throws(FormatError) {
-                            moved.slots[index] = try destination.adopt(moved.slots[index], from: source)
+                            moved.slots[index] = try destination.adopt(moved.slots[index], from: source, now: Self.now)
                         } catch {
                             throw damaged(.directoryHeader, directory.key.number, "DEK slot: \(error.code.rawValue)")
                         }

@@ -13,6 +13,8 @@ extension VolumeMount {
         case sameZone
         /// Another tree is on its way; one at a time.
         case underWay
+        /// One of the two zones is being shredded.
+        case shredding
         /// So many files have names outside as well (or are symbolic links with several names); the paths are the first ones'.
         case namesOutside(count: UInt64, paths: [String])
     }
@@ -47,11 +49,20 @@ extension VolumeMount {
         } catch { throw .lower(error, "reading the directory") }
         guard source != destination else { throw .unassignable(.sameZone) }
         guard assignments.isEmpty else { throw .unassignable(.underWay) }
+        try refuseShredding(source, destination)
         let work = PendingWork(assign: scope, from: source, started: 0)
         if let transition = Transition(work, in: destination ?? source) {
             try requireInsideNames(transition, directory)
         }
         return source
+    }
+
+    /// A shredding destroys the KEKs of one zone, and the headers of a tree on its way are wrapped by those of two.
+    private func refuseShredding(_ source: ZoneID, _ destination: ZoneID?) throws(VolumeError) {
+        for zone in [source, destination ?? source]
+        where keyring(zone)?.pending.contains(where: { $0.kind == .shred }) == true {
+            throw .unassignable(.shredding)
+        }
     }
 
     /// Notes durably that a tree goes to `destination`: from here on nothing comes into it or leaves it, and a mount that finds the note
@@ -68,6 +79,9 @@ extension VolumeMount {
         work.rate = rate
         work.flags = flags
         try changeKeyring(destination) { (keyring, keys) throws(VolumeError) in
+            // Nobody notes anything in any zone meanwhile.
+            guard assignments.isEmpty else { throw .unassignable(.underWay) }
+            try refuseShredding(source, destination)
             guard keyring.pending.count < PendingWork.maximumCount else { throw .keyring(.full) }
             keyring.pending.append(work)
             return keys
@@ -146,22 +160,25 @@ extension VolumeMount {
         _ destination: ZoneID, _ work: PendingWork, directory: Inode? = nil, control: SweepControl, threads: Int = 2
     ) throws(VolumeError) -> PendingWork? {
         guard let transition = Transition(work, in: destination) else { return nil }
+        let found = directory == nil ? try find(transition, control) : nil
+        defer { if let found { volume.table.release(found) } }
+        if let found { try recount(transition, found, work) }
+        guard !control.isCancelled else { return nil }
+        let start = directory ?? found
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
         func walk(_ pass: AssignSweep.Pass, counts: Bool) throws(VolumeError) -> Bool {
             let sweep = AssignSweep(volume, transition, control, pass, counts: counts)
             var walk = SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads)
-            if let directory {
-                do throws(Errno) { walk.start = try volume.sweptDirectory(directory) } catch {
-                    // Removed meanwhile: then there is nothing left of it.
-                    guard error == .stale || error == .noEntry else { throw .lower(error, "moving a tree") }
-                    return true
-                }
+            // Removed meanwhile: then there is nothing left of it.
+            guard let start else { return true }
+            do throws(Errno) { walk.start = try volume.sweptDirectory(start) } catch {
+                guard error == .stale || error == .noEntry else { throw .lower(error, "moving a tree") }
+                return true
             }
             walk.run()
             return sweep.foundNothing
         }
-        if directory == nil { try recount(transition, work, control) }
         _ = try walk(.directories, counts: true)
         // What is in them follows only when a power cut leaves them the destination's.
         do throws(Errno) { try Lower.syncAll(volume.lowerRoot) } catch { throw .lower(error, "moving a tree") }
@@ -196,45 +213,89 @@ extension VolumeMount {
     /// Passes over everything before it is given up: directories may move about in the tree.
     private static let maximumRounds = 8
 
+    /// The directory that a note from another mount names, with one more reference; `nil` when it is not there any more, or `control`
+    /// was cancelled. Nothing outside of the tree matters on the way to it.
+    private func find(_ transition: Transition, _ control: SweepControl) throws(VolumeError) -> Inode? {
+        let own = SweepControl()
+        let finder = ScopeFinder(volume, transition, own, endingWith: control)
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        SweepWalk(volume: volume, visitor: finder, control: own, moves: moves).run()
+        if let found = finder.found { return found }
+        guard !control.isCancelled else { return nil }
+        do throws(Errno) {
+            _ = (try volume.storingKeys(transition.source), try volume.storingKeys(transition.destination))
+        } catch {
+            // It waits for the zone to be opened again.
+            control.cancel()
+            return nil
+        }
+        // It may be where nobody could look.
+        guard own.progress.failed == 0, finder.lookedEverywhere, !own.isCancelled else {
+            throw .incomplete(
+                failed: max(1, own.progress.failed),
+                own.failures.isEmpty ? ["the tree may lie in a zone that is closed"] : own.failures)
+        }
+        return nil
+    }
+
     /// A note from another mount, of a tree of which nothing is converted yet: its names may not have been counted to the end.
-    private func recount(
-        _ transition: Transition, _ work: PendingWork, _ control: SweepControl
-    ) throws(VolumeError) {
-        let finder = ScopeFinder(volume, transition)
-        let moves = MoveLog.List()
-        SweepWalk(volume: volume, visitor: finder, control: control, moves: moves).run()
-        guard let directory = finder.found else { return }
-        defer { volume.table.release(directory) }
+    private func recount(_ transition: Transition, _ directory: Inode, _ work: PendingWork) throws(VolumeError) {
         do throws(Errno) {
             guard try volume.handle(directory).zone == transition.source else { return }
         } catch { throw .lower(error, "reading the directory") }
-        try requireInsideNames(transition, directory, orForget: work)
+        do throws(VolumeError) { try requireInsideNames(transition, directory) } catch {
+            // Only then it is certain that it never began: after a power cut there may be something that is converted already.
+            if case .unassignable = error { try forget(transition.destination) { $0 == work } }
+            throw error
+        }
     }
 }
 
-/// Looks for the directory that a note names.
+/// Looks for the directory that a note names, and ends where it is found.
 private final class ScopeFinder: SweepVisitor {
     private let volume: Volume
     private let transition: Transition
+    private let control: SweepControl
+    private let outer: SweepControl
     private let inode = Mutex<Inode?>(nil)
+    private let leftOut = Atomic<Bool>(false)
 
-    init(_ volume: Volume, _ transition: Transition) {
+    init(_ volume: Volume, _ transition: Transition, _ control: SweepControl, endingWith outer: SweepControl) {
         self.volume = volume
         self.transition = transition
+        self.control = control
+        self.outer = outer
     }
 
     /// With one more reference.
     var found: Inode? { inode.withLock { $0 } }
+    var lookedEverywhere: Bool { !leftOut.load(ordering: .relaxed) }
 
     func wants(_ zone: ZoneID) -> Bool { transition.concerns(zone) }
+    func enters(_ directory: SweepDirectory) throws(Errno) -> Bool {
+        if outer.isCancelled { control.cancel() }
+        return !control.isCancelled
+    }
+    func leavesOut(closed zone: ZoneID) -> Bool {
+        guard !transition.concerns(zone) else { return false }
+        leftOut.store(true, ordering: .relaxed)
+        return true
+    }
     func visit(_ directory: SweepDirectory) throws(Errno) {
         guard directory.header.directory == transition.scope else { return }
-        let here = try directory.inode()
+        let here: Inode
+        do throws(Errno) { here = try directory.inode() } catch {
+            // Something moved on the way to it.
+            leftOut.store(true, ordering: .relaxed)
+            throw error
+        }
         inode.withLock { inode in
             guard inode == nil else { return }
             volume.table.retain(here)
             inode = here
         }
+        control.cancel()
     }
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {}
     func visitOther(_ entry: SweepEntry, isLink: Bool, thread: Int) throws(Errno) {}

@@ -23,6 +23,10 @@ extension VolumeMount {
         guard let keyring = keyring(zone) else { throw .missing("\(VolumeFiles.zones)/\(zone.rawValue)") }
         if let version = keyring.unguardedKEKs.first { throw .unguarded(version) }
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
+            // Its files' headers are wrapped by the KEKs of two zones, and one of them alone would be destroyed.
+            guard !assignments.contains(where: { $0.zone == zone || $0.work.source == zone }) else {
+                throw .unassignable(.underWay)
+            }
             guard !keyring.pending.contains(where: { $0.kind == .shred }) else { return keys }
             guard keyring.pending.count < PendingWork.maximumCount else { throw .keyring(.full) }
             keyring.pending.append(

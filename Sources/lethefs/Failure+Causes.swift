@@ -108,6 +108,10 @@ extension Failure {
             self.init(
                 .inUse, "a tree is on its way to another zone already", meaning: "One goes at a time. " + untouched,
                 remedy: "wait for it; lethefs reencrypt --status  shows it")
+        case .shredding:
+            self.init(
+                .inUse, "a shredding is under way in one of the two zones", meaning: untouched,
+                remedy: "wait for it; lethefs status  shows it")
         case .namesOutside(let count, let paths):
             self.init(
                 .invalid,

@@ -75,6 +75,12 @@ extension Rotation {
             var report = AssignReport(zone: destination.rawValue, source: source.rawValue, path: "")
             try move(destination, source, work, nil, control, &report)
         }
+        // Not for ever at once again: who looks after it waits ever longer.
+        guard sweeps.isEnding || mount.keyring(destination)?.pending.contains(work) != true else {
+            throw Failure(
+                .unfinished, "the tree on its way from zone \(source.rawValue) to zone \(destination.rawValue) waits",
+                meaning: "A zone was closed meanwhile.", remedy: "it goes on by itself")
+        }
     }
 
     /// The conversion, then the re-encryption. What is interrupted stays noted.

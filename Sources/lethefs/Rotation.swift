@@ -221,7 +221,10 @@ struct Rotation {
 
     /// Takes up what a crash, an unmount or a revocation interrupted, and what was begun in the background. With `orphans`, also a
     /// shredding whose command is gone.
+    ///
+    /// Each piece of work is tried, whatever came of the others; the first failure is told at the end.
     func resume(orphans: Bool) throws {
+        var first: (any Error)?
         for zone in mount.zoneKeyrings.map(\.zone) {
             guard let state = try? mount.volume.zone(zone), state.isOpen else { continue }
             for work in mount.keyring(zone)?.pending ?? [] {
@@ -229,21 +232,26 @@ struct Rotation {
                 if work.flags.contains(.paused), !(orphans && work.kind == .shred) { continue }
                 guard !sweeps.isRunning(zone), isReady(work) else { continue }
                 note("zone \(zone.rawValue): going on: \(Self.text(work))")
-                try reporting {
-                    switch work.kind {
-                    case .rewrap: try sweeps.run(zone, .rewrap) { try mount.rewrap(zone, control: $0) }
-                    case .purge: _ = try mount.purge(zone, editing: editing)
-                    case .assign: try resumeAssignment(zone, work)
-                    case .reencrypt:
-                        let count = try sweeps.run(zone, .reencrypt) {
-                            try mount.reencrypt(zone, work, editing: editing, control: $0)
-                        }
-                        note("zone \(zone.rawValue): \(count) files re-encrypted")
-                        finished(zone, count)
-                    case .shred: try resumeShredding(zone)
-                    }
+                do { try reporting { try resume(zone, work) } } catch {
+                    if first == nil { first = error }
                 }
             }
+        }
+        if let first { throw first }
+    }
+
+    private func resume(_ zone: ZoneID, _ work: PendingWork) throws {
+        switch work.kind {
+        case .rewrap: try sweeps.run(zone, .rewrap) { try mount.rewrap(zone, control: $0) }
+        case .purge: _ = try mount.purge(zone, editing: editing)
+        case .assign: try resumeAssignment(zone, work)
+        case .reencrypt:
+            let count = try sweeps.run(zone, .reencrypt) {
+                try mount.reencrypt(zone, work, editing: editing, control: $0)
+            }
+            note("zone \(zone.rawValue): \(count) files re-encrypted")
+            finished(zone, count)
+        case .shred: try resumeShredding(zone)
         }
     }
 

@@ -34,6 +34,20 @@ import VolumeFormat
         #expect(code(sample.keys, slot) == nil)
     }
 
+    /// A DEK that goes to another zone is not dated after it went there.
+    @Test func anAdoptedSlotOpens() throws {
+        let (source, destination) = (
+            try SampleKeyring(.anyOf, cmkCount: 1).keys, try SampleKeyring(.anyOf, cmkCount: 1).keys
+        )
+        let (slot, dek) = try source.makeSlot(version: .first, now: 1000)
+        for (now, created) in [(999, 999), (1000, 1000), (2000, 1000)] as [(UInt64, UInt64)] {
+            let adopted = try destination.adopt(slot, from: source, now: now)
+            #expect(adopted.created == created && adopted.version == slot.version)
+            #expect(try destination.unwrap(adopted).array() == dek.key.array())
+            #expect(code(source, adopted) == .notAuthentic)
+        }
+    }
+
     @Test func deksDiffer() throws {
         let sample = try SampleKeyring(.anyOf, cmkCount: 1)
         let keys = try (0..<100).map { _ in try sample.keys.makeSlot(version: .first, now: 1).dek.key.array() }

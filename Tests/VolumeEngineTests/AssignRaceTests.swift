@@ -198,4 +198,141 @@ import VolumeFormat
         _ = try mount.beginAssignment(top, to: zone)
         try finish(test, zone)
     }
+
+    private func close(_ test: TestVolume, _ id: ZoneID) throws {
+        let zone = try test.volume.zone(id)
+        #expect(zone.drain(.keyRevoked))
+        zone.close(.keyRevoked)
+        let inodes = test.volume.retainInodes(of: id)
+        test.volume.forgetKeys(of: inodes)
+        test.volume.release(inodes)
+    }
+
+    /// A third zone that is closed, in the tree and outside of it, and a damaged directory outside: none of them keeps a tree from
+    /// arriving.
+    @Test(arguments: [false, true]) func othersAreNotInTheWay(begun: Bool) throws {
+        let test = try TestVolume()
+        let (zone, third) = (try addZone(test), try addZone(test))
+        let volume = test.volume
+        // Several on either side of the tree, so that whatever the order is, the walk meets some before it.
+        for index in 0..<6 { test.volume.forget(try test.makeDirectory("broken\(index)"), count: 1) }
+        let top = try test.makeDirectory("tree")
+        for (place, name) in [(top, "inside"), (test.top, "outside")] {
+            let other = try Array(name.utf8).withUnsafeBytes { (name) throws(Errno) in
+                try volume.makeDirectory(place, name, mode: 0o755, TestVolume.root, zone: third)
+            }.inode
+            try test.write("file", bytes(5000, 3), in: other)
+            volume.forget(other, count: 1)
+        }
+        for index in 0..<5 { try test.write("file\(index)", bytes(5000, index), in: top) }
+        let work = try test.mount.beginAssignment(top, to: zone)
+        if begun {
+            let control = SweepControl()
+            _ = try test.mount.assign(zone, work, directory: top, control: control)
+            let next = try #require(test.mount.keyring(zone)?.pending.first)
+            _ = try test.mount.reencrypt(zone, next, editing: RewrapTests.editing(test), control: SweepControl())
+            _ = try test.mount.beginAssignment(top, to: .root)
+        }
+        let directories = try lowerDirectories(test.lower)
+        for index in 0..<6 {
+            let broken = try test.volume.resolve("broken\(index)")
+            try FileManager.default.removeItem(atPath: try #require(directories[broken.number]) + "/lethefs.dir")
+            test.volume.forget(broken, count: 1)
+        }
+        test.volume.forget(top, count: 1)
+        try test.crash()
+        try close(test, third)
+        let destination = begun ? .root : zone
+        let noted = try #require(test.mount.keyring(destination)?.pending.first { $0.kind == .assign })
+        let control = SweepControl()
+        let next = try #require(try test.mount.assign(destination, noted, control: control))
+        #expect(next.kind == .reencrypt && control.progress.failed == 0 && control.progress.files == 5)
+        let tree = try test.lookUp("tree").inode
+        #expect(try test.volume.zone(of: tree) == destination)
+        for index in 0..<5 { #expect(try test.read(Name("file\(index)"), in: tree) == bytes(5000, index)) }
+        try test.volume.zone(third).open(try test.mount.unlock(third))
+        let inside = try test.lookUp("inside", in: tree).inode
+        #expect(try test.volume.zone(of: inside) == third)
+        #expect(try test.read("file", in: inside) == bytes(5000, 3))
+    }
+
+    /// A tree below a directory of a third zone that is closed is not there to be found: it stays noted, and waits.
+    @Test func aTreeThatCannotBeSeenWaits() throws {
+        let test = try TestVolume()
+        let (zone, third) = (try addZone(test), try addZone(test))
+        let volume = test.volume
+        let outer = try Array("outer".utf8).withUnsafeBytes { (name) throws(Errno) in
+            try volume.makeDirectory(test.top, name, mode: 0o755, TestVolume.root, zone: third)
+        }.inode
+        let source = try addZone(test)
+        let top = try Array("tree".utf8).withUnsafeBytes { (name) throws(Errno) in
+            try volume.makeDirectory(outer, name, mode: 0o755, TestVolume.root, zone: source)
+        }.inode
+        try test.write("file", bytes(5000, 1), in: top)
+        let work = try test.mount.beginAssignment(top, to: zone)
+        for inode in [top, outer] { volume.forget(inode, count: 1) }
+        try test.crash()
+        try close(test, third)
+        #expect(throws: VolumeError.self) { _ = try test.mount.assign(zone, work, control: SweepControl()) }
+        #expect(test.mount.keyring(zone)?.pending == [work])
+        try test.volume.zone(third).open(try test.mount.unlock(third))
+        try finish(test, zone)
+        let there = try test.mount.coverage(zone)
+        #expect(there.keks.values.reduce(0) { $0 + $1.files } == 1)
+    }
+
+    /// Directories change places within a scope while it is re-encrypted: what is in them gets new DEKs all the same.
+    @Test(.timeLimit(.minutes(1))) func movedWithinTheScope() throws {
+        let test = try TestVolume()
+        let scope = try test.makeDirectory("scope")
+        let halves = try ["p", "q"].map { (name: Name) in try test.makeDirectory(name, in: scope) }
+        for (index, half) in halves.enumerated() {
+            try test.write("file", bytes(9000, index), in: half)
+            let moving = try test.makeDirectory(Name("m\(index)"), in: half)
+            try test.write("file", bytes(9000, index + 2), in: moving)
+        }
+        let editing = RewrapTests.editing(test)
+        let mount = test.mount
+        let work = try mount.beginReencryption(
+            .root, scope: try test.volume.identity(of: "scope"), rate: 0, flags: [.paused], editing: editing)
+        let control = SweepControl()
+        let done = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            do { _ = try mount.reencrypt(.root, work, editing: editing, control: control, threads: 1) } catch {
+                Issue.record(error)
+            }
+            done.signal()
+        }
+        // It waits before the first file, in one of the halves; into that one, what was in the other goes.
+        while control.progress.directories < 3 { usleep(1000) }
+        usleep(100_000)
+        try test.rename("m0", in: halves[0], to: "m0", inside: halves[1])
+        try test.rename("m1", in: halves[1], to: "m1", inside: halves[0])
+        control.setPaused(false)
+        done.wait()
+        #expect(mount.keyring(.root)?.pending.isEmpty == true)
+        let coverage = try mount.coverage(.root)
+        #expect(coverage.failed == 0 && coverage.deks[.first]?.files ?? 0 == 0, "\(coverage.deks)")
+        #expect(coverage.deks.values.reduce(0) { $0 + $1.files } == 4)
+    }
+
+    /// Neither is begun while the other is noted, in whichever of the two zones.
+    @Test func notWhileShredding() throws {
+        let test = try TestVolume()
+        let top = try test.makeDirectory("tree")
+        let zone = try addZone(test)
+        let mount = test.mount
+        for shredded in [zone, .root] {
+            try mount.beginShredding(shredded)
+            let refusal = RewrapTests.error { () throws(VolumeError) in _ = try mount.beginAssignment(top, to: zone) }
+            #expect(refusal == .unassignable(.shredding))
+            try mount.cancel(shredded, .shred)
+        }
+        _ = try mount.beginAssignment(top, to: zone)
+        for shredded in [zone, .root] {
+            let refusal = RewrapTests.error { () throws(VolumeError) in try mount.beginShredding(shredded) }
+            #expect(refusal == .unassignable(.underWay))
+        }
+        try finish(test, zone)
+    }
 }
