@@ -109,7 +109,7 @@ import VolumeFormat
     }
 
     /// Programs have directories' headers read at the moment when those are replaced: none is kept that is the source's.
-    @Test(.timeLimit(.minutes(2))) func headersReadMeanwhile() throws {
+    @Test(.timeLimit(.minutes(10))) func headersReadMeanwhile() throws {
         let test = try TestVolume()
         let top = try test.makeDirectory("tree")
         let directories = try (0..<40).map { try test.makeDirectory("d\($0)", in: top) }
@@ -162,7 +162,7 @@ import VolumeFormat
     }
 
     /// Names move about all the while: what is counted is exact nevertheless.
-    @Test(.timeLimit(.minutes(2))) func namesAreCountedWhileTheyMove() throws {
+    @Test(.timeLimit(.minutes(10))) func namesAreCountedWhileTheyMove() throws {
         let test = try TestVolume()
         let top = try test.makeDirectory("tree")
         for index in 0..<60 { try test.write("file\(index)", [UInt8(index)], in: top) }
@@ -282,7 +282,7 @@ import VolumeFormat
     }
 
     /// Directories change places within a scope while it is re-encrypted: what is in them gets new DEKs all the same.
-    @Test(.timeLimit(.minutes(1))) func movedWithinTheScope() throws {
+    @Test(.timeLimit(.minutes(10))) func movedWithinTheScope() throws {
         let test = try TestVolume()
         let scope = try test.makeDirectory("scope")
         let halves = try ["p", "q"].map { (name: Name) in try test.makeDirectory(name, in: scope) }

@@ -262,7 +262,7 @@ import VolumeFormat
     }
 
     /// A link whose target is stored in two pieces has it whichever look at a lower object fails.
-    @Test(.timeLimit(.minutes(5))) func aLongLinkSurvivesFailures() throws {
+    @Test(.timeLimit(.minutes(10))) func aLongLinkSurvivesFailures() throws {
         let test = try TestVolume(inMemory: true)
         let top = try test.makeDirectory("tree")
         test.volume.forget(try test.makeLink("long link", to: Tree.link, in: top), count: 1)
@@ -457,7 +457,7 @@ import VolumeFormat
     }
 
     /// Programs write, create, rename and unlink in the tree all the while.
-    @Test(.timeLimit(.minutes(3)), arguments: [1, 2]) func whileProgramsWork(seed: Int) throws {
+    @Test(.timeLimit(.minutes(10)), arguments: [1, 2]) func whileProgramsWork(seed: Int) throws {
         let test = try TestVolume()
         var directories = [try test.makeDirectory("tree")]
         for index in 0..<12 {

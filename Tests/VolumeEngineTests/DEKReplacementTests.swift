@@ -60,7 +60,7 @@ import VolumeFormat
     }
 
     /// Attributes that a program sets, removes and reads meanwhile are neither lost nor come back.
-    @Test(.timeLimit(.minutes(2))) func whileAttributesChange() throws {
+    @Test(.timeLimit(.minutes(10))) func whileAttributesChange() throws {
         let test = try TestVolume(options: Self.options())
         let file = try test.create("file")
         try file.write([UInt8](repeating: 1, count: 20_000))

@@ -75,7 +75,7 @@ import VolumeFormat
     }
 
     /// A crash after every lower call, and at once another metadata key before the sweep goes on: the names stay names of one link.
-    @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+    @Test(.timeLimit(.minutes(10)), arguments: [false, true])
     func everyCallFailsFromThereOn(rotatingAgain: Bool) throws {
         let test = try TestVolume(inMemory: true)
         try fill(test)

@@ -52,7 +52,7 @@ import VolumeFormat
     }
 
     /// Programs write, append, truncate and punch while every page is sealed anew.
-    @Test(.timeLimit(.minutes(3)), arguments: [1, 2, 3])
+    @Test(.timeLimit(.minutes(10)), arguments: [1, 2, 3])
     func whileAProgramWrites(seed: Int) throws {
         let test = try TestVolume()
         let file = try test.create("busy")

@@ -176,7 +176,7 @@ import VolumeFormat
     }
 
     /// Directories that move from where the sweep was not yet to where it has been, all the time.
-    @Test(.timeLimit(.minutes(2))) func movesWhileItWalks() throws {
+    @Test(.timeLimit(.minutes(10))) func movesWhileItWalks() throws {
         let test = try TestVolume()
         var directories: [Inode] = []
         for index in 0..<20 {
