@@ -44,10 +44,7 @@ package struct AuditKeyList: Equatable, Sendable {
 
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         volume = try reader.readID()
         keys = []
         let count = Int(try reader.read(UInt8.self))
@@ -94,10 +91,7 @@ package struct AuditHead: Equatable, Sendable {
 
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         volume = try reader.readID()
         sequence = try reader.read()
         hash = try reader.readBytes(SHA256.size)

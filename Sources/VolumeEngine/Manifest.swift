@@ -81,7 +81,6 @@ package final class Manifest: Sendable {
     }
 
     package var hasChanges: Bool { state.withLock { $0.hasChanges } }
-    package var count: Int { state.withLock { $0.durable.entries.count } }
 
     /// Takes what files say of themselves from now on: a backup was restored.
     package func learn() { state.withLock { $0.isLearning = true } }
@@ -107,11 +106,11 @@ package final class Manifest: Sendable {
 
     /// What to store once the lower storage is flushed: the list with all changes up to now.
     func snapshot() -> (list: ManifestList, changes: [UniqueID: UInt64]) {
-        state.withLock { state in
-            var list = state.durable
-            list.entries = list.applying(state.changes)
-            return (list, state.changes)
-        }
+        // Both are copied at no cost; they are put together without the lock, which every store of a header takes.
+        let (durable, changes) = state.withLock { ($0.durable, $0.changes) }
+        var list = durable
+        list.entries = durable.applying(changes)
+        return (list, changes)
     }
 
     /// The list as it is stored.

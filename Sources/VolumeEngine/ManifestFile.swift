@@ -8,7 +8,6 @@ struct ManifestFile: Sendable {
     let path: String
     private let directory: String
     private let name: String
-    private static let maximumSize = 26 * (1 << 28)
 
     init(path: String) {
         self.path = path
@@ -23,7 +22,7 @@ struct ManifestFile: Sendable {
         do {
             let parent = try Lower.open(path: directory, flags: O_RDONLY | O_DIRECTORY)
             let size = try Lower.stat(parent, name).st_size
-            guard size <= Self.maximumSize else { throw Errno.fileTooBig }
+            guard size <= ManifestList.maximumEncodedSize + SealedFile.trailer else { throw Errno.fileTooBig }
             bytes = try AtomicFile.read(parent, name, limit: Int(size))
         } catch let error as Errno {
             if error == .noEntry { return nil }

@@ -39,6 +39,12 @@ package struct ByteReader {
         return try readBytes(count)
     }
 
+    /// What every object begins with: its magic, and a version of the format that is known.
+    package mutating func expect(magic: [UInt8], version: UInt16) throws(FormatError) {
+        guard try readBytes(magic.count) == magic else { throw FormatError(.notMagic, object) }
+        guard try read(UInt16.self) == version else { throw FormatError(.unknownVersion, object) }
+    }
+
     /// Fails unless the next `count` bytes are zero.
     package mutating func expectZeros(_ count: Int) throws(FormatError) {
         guard try readBytes(count).allSatisfy({ $0 == 0 }) else { throw FormatError(.malformed, object) }

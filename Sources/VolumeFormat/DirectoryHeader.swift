@@ -44,10 +44,7 @@ package struct DirectoryHeader: Equatable, Sendable {
     /// Reads the fields of a whole header; its MAC is the last 32 bytes, over all before them.
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(4) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()

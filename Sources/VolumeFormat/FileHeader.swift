@@ -82,10 +82,7 @@ package struct FileHeader: Equatable, Sendable {
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         guard bytes.count == Geometry.headerSize else { throw FormatError(.truncated, Self.object) }
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         try reader.expectZeros(2)
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }

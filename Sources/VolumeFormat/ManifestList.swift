@@ -18,6 +18,9 @@ package struct ManifestList: Equatable, Sendable {
         static let size = 24
     }
 
+    /// The longest body.
+    package static let maximumEncodedSize = fixedSize + maximumCount * Entry.size
+
     package var volume: UniqueID
     /// Every file whose header was stored in this epoch or before is listed.
     package var coveredEpoch: UInt64
@@ -46,10 +49,7 @@ package struct ManifestList: Equatable, Sendable {
 
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         volume = try reader.readID()
         coveredEpoch = try reader.read()
         let count: UInt64 = try reader.read()

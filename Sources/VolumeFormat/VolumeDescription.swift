@@ -40,10 +40,7 @@ package struct VolumeDescription: Equatable, Sendable {
 
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         features = FeatureFlags(rawValue: try reader.read())
         guard features.isSubset(of: .known), features.isSuperset(of: .ofEachVolume) else {
             throw FormatError(.unknownFeature, Self.object)
@@ -119,10 +116,7 @@ package struct VolumeState: Equatable, Sendable {
 
     package init(parsing bytes: UnsafeRawBufferPointer) throws(FormatError) {
         var reader = ByteReader(bytes, of: Self.object)
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         volume = try reader.readID()
         epoch = try reader.read()
         let mounted: UInt8 = try reader.read()

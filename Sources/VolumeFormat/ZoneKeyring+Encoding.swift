@@ -62,10 +62,7 @@ extension ZoneKeyring {
     }
 
     private init(from reader: inout ByteReader) throws(FormatError) {
-        guard try reader.readBytes(8) == Self.magic else { throw FormatError(.notMagic, Self.object) }
-        guard try reader.read(UInt16.self) == Self.formatVersion else {
-            throw FormatError(.unknownVersion, Self.object)
-        }
+        try reader.expect(magic: Self.magic, version: Self.formatVersion)
         features = FeatureFlags(rawValue: try reader.read())
         let hasPending = features.remove(.pendingWork) != nil
         guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }

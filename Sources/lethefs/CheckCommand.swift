@@ -96,7 +96,12 @@ struct CheckCommand: ParsableCommand {
     /// volume was unmounted cleanly since: after a crash some may rightly be gone.
     private func compareManifest(_ mount: VolumeMount, _ report: inout VolumeCheck.Report) throws {
         guard let manifest = mount.volume.manifest else { return }
-        guard report.findings.isEmpty, report.closed.isEmpty else { return }
+        guard report.closed.isEmpty else { return }
+        guard report.findings.isEmpty else {
+            // What is damaged is not listed, and nothing is said of it: what opens is accepted all the same.
+            if acceptRestore { try store(mount, covering: nil) }
+            return
+        }
         if !acceptRestore, manifest.unseen > 0, mount.isCompletelyListed {
             report.findings.append(
                 VolumeCheck.Finding(
@@ -105,7 +110,11 @@ struct CheckCommand: ParsableCommand {
             return
         }
         manifest.dropUnseen()
-        do { try mount.storeManifest(covering: mount.lastStoringEpoch) } catch { throw Failure(error, lower: lower) }
+        try store(mount, covering: mount.lastStoringEpoch)
+    }
+
+    private func store(_ mount: VolumeMount, covering epoch: UInt64?) throws {
+        do { try mount.storeManifest(covering: epoch) } catch { throw Failure(error, lower: lower) }
     }
 
     /// Whether this host has seen a later state of the volume.

@@ -57,6 +57,32 @@ def an_older_file_is_refused(volume):
 
 
 @on_volume(limit=90, needs=["lethefs"])
+def a_restore_with_damage_is_accepted_but_for_that(volume):
+    volume.init().mount("allow_other,manifest")
+    old, broken = volume.mountpoint / "old", volume.mountpoint / "broken"
+    old.write_bytes(b"a" * 1000)
+    broken.write_bytes(b"b" * 2000)
+    volume.unmount()
+    lower = lower_file(volume, 1000)
+    kept = lower.read_bytes()
+    volume.mount()
+    with open(old, "r+b") as file:
+        file.write(b"new")
+    volume.unmount()
+    lower.write_bytes(kept)
+    with open(lower_file(volume, 2000), "r+b") as file:
+        file.seek(700)
+        file.write(b"!")
+    equal(len(findings(volume, 1)), 2)
+    volume.command("check", volume.lower, "--accept-restore", status=1)
+    (one,) = findings(volume, 1)
+    equal(one["path"], "/broken")
+    volume.mount()
+    equal(old.read_bytes(), b"a" * 1000)
+    volume.unmount()
+
+
+@on_volume(limit=90, needs=["lethefs"])
 def removed_files_stay_removed_and_missing_ones_are_told(volume):
     volume.init().mount("allow_other,manifest")
     gone, stays = volume.mountpoint / "gone", volume.mountpoint / "stays"

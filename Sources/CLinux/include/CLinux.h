@@ -74,8 +74,10 @@ static inline int linux_set_nofile_limit(const struct rlimit *limit) { return se
 static inline int linux_set_core_limit(const struct rlimit *limit) { return setrlimit(RLIMIT_CORE, limit); }
 /// Two arenas, so that what one thread frees is near what another one needs, and memory can be given back.
 static inline void linux_bound_heap(void) { mallopt(M_ARENA_MAX, 2); }
-static inline void linux_trim_heap(void) { malloc_trim(0); }
-static inline int linux_lock_all_memory(void) { return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT); }
+/// Gives free memory of the heap back to the system, also where all memory is locked.
+void linux_trim_heap(void);
+/// All memory, now and later, page by page as it is touched. 0, or -1 and errno.
+int linux_lock_all_memory(void);
 /// nice(2) of the calling thread; -1 where that is not allowed.
 static inline int linux_set_thread_nice(int nice) { return setpriority(PRIO_PROCESS, 0, nice); }
 static inline int linux_get_errno(void) { return errno; }
