@@ -12,7 +12,7 @@ from harness.process import alive
 
 FILES = 100_000 if full_run() else 5_000
 DIRECTORIES = 100
-MOST_KIB, GROWTH_KIB = 100 << 10, 25 << 10
+MOST_KIB, GROWTH_KIB = 100 << 10, 8 << 10
 
 
 def status(pid) -> dict:
