@@ -54,6 +54,8 @@ package struct MountStatus: Codable, Sendable, Equatable {
     package var zones: [ZoneStatus]
     /// How each zone's keys stand to the volume's cryptoperiods.
     package var cryptoperiods: [CryptoperiodReview]?
+    /// What `init --integrity` has added to the volume.
+    package var integrity: [String]?
     /// The revision of the cryptoperiods that this host has seen, where the volume's is older.
     package var policyRevertedFrom: UInt64?
 

@@ -35,7 +35,7 @@ package enum VolumeCreation {
     /// will be `.lethefs`, before the volume is there.
     package static func create(
         _ lower: String, volume: UniqueID, cmks: [any CustomerMasterKey], policy: ZoneKeyring.Policy,
-        unlocking: KeyringUnlocking, settings: [VolumeSetting: UInt64] = [:],
+        unlocking: KeyringUnlocking, features: FeatureFlags = [], settings: [VolumeSetting: UInt64] = [:],
         finish: (Descriptor, ZoneKeys) throws(VolumeError) -> Void = { _, _ in }
     ) throws(VolumeError) {
         let made: (keyring: ZoneKeyring, keys: ZoneKeys)
@@ -50,7 +50,7 @@ package enum VolumeCreation {
             try Lower.makeDirectory(directory, VolumeFiles.zones, mode: 0o700)
             try Lower.makeDirectory(directory, VolumeFiles.links, mode: 0o700)
             let (header, keys) = try Volume.makeDirectoryHeader(volume: volume, keys: made.keys, now: Volume.now)
-            try writeFiles(directory, made, root: header.directory, settings)
+            try writeFiles(directory, made, root: header.directory, features, settings)
             try finish(directory, made.keys)
             let text = try Volume.encodedHeader(header, keys: keys)
             try Lower.symlink(target: text, root, ReservedName.directoryHeader)
@@ -67,12 +67,13 @@ package enum VolumeCreation {
 
     private static func writeFiles(
         _ directory: Descriptor, _ made: (keyring: ZoneKeyring, keys: ZoneKeys), root: UniqueID,
-        _ settings: [VolumeSetting: UInt64]
+        _ features: FeatureFlags, _ settings: [VolumeSetting: UInt64]
     ) throws {
         let zones = try Lower.open(directory, VolumeFiles.zones, flags: O_RDONLY | O_DIRECTORY)
         try AtomicFile.replace(zones, "\(made.keyring.zone.rawValue)", with: made.keyring.encoded)
         let volume = made.keyring.volume
         var description = VolumeDescription(volume: volume, created: Volume.now, rootDirectory: root)
+        description.features.formUnion(features)
         description.settings = settings
         try AtomicFile.replace(
             directory, VolumeFiles.description, with: try VolumeFiles.seal(description.authenticatedBytes, made.keys))

@@ -131,4 +131,10 @@ package struct FeatureFlags: OptionSet, Sendable, Equatable {
     #endif
     /// In a keyring: work is pending, and listed (FORMAT §6).
     package static let pendingWork = FeatureFlags(rawValue: 1 << 0)
+    /// In a description and in files' headers: each page is listed by a tree whose root is in the header (FORMAT §12).
+    package static let pageTree = FeatureFlags(rawValue: 1 << 1)
+    /// In a description: files and directories say which names are theirs (FORMAT §13).
+    package static let places = FeatureFlags(rawValue: 1 << 2)
+    /// What `init --integrity` adds to a volume.
+    package static let integrity: FeatureFlags = [.pageTree, .places]
 }

@@ -42,7 +42,7 @@ package struct VolumeDescription: Equatable, Sendable {
         var reader = ByteReader(bytes, of: Self.object)
         try reader.expect(magic: Self.magic, version: Self.formatVersion)
         features = FeatureFlags(rawValue: try reader.read())
-        guard features.isSubset(of: .known), features.isSuperset(of: .ofEachVolume) else {
+        guard features.isSubset(of: .known.union(.integrity)), features.isSuperset(of: .ofEachVolume) else {
             throw FormatError(.unknownFeature, Self.object)
         }
         volume = try reader.readID()

@@ -92,6 +92,7 @@ extension DaemonServices {
         if let obstacle {
             status.transportNote = [obstacle.words, obstacle.remedy].compactMap { $0 }.joined(separator: "; ")
         }
+        status.integrity = volume.description.features.integrityNames
         status.rolledBackFrom = rolledBackFrom
         status.cryptoperiods = cryptoperiods.reviews()
         status.policyRevertedFrom = cryptoperiods.revertedFrom

@@ -33,6 +33,10 @@ struct InitCommand: ParsableCommand {
     var grace: UInt32 = 0
     @Option(name: .long, help: "Cryptoperiods to begin with: sp800-57, pci-dss or none; see lethefs policy.")
     var cryptoperiods: PolicyPreset = .sp80057
+    @Option(
+        name: .long,
+        help: "tree: older pages of a file are noticed. names: exchanged files are noticed. May be repeated; for the volume's life.")
+    var integrity: [IntegrityFeature] = []
     @Flag(name: .long, help: "Print the result as JSON.")
     var json = false
 
@@ -84,7 +88,7 @@ struct InitCommand: ParsableCommand {
             do throws(VolumeError) {
                 try VolumeCreation.create(
                     path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking,
-                    settings: settings
+                    features: integrity.reduce(into: []) { $0.formUnion($1.flag) }, settings: settings
                 ) { (directory, zoneKeys) throws(VolumeError) in
                     auditKey = try AuditOpening.begin(directory, host, zoneKeys, cmks, createdCMKs: created)
                 }

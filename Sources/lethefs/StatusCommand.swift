@@ -20,6 +20,7 @@ struct StatusCommand: ParsableCommand {
         var mounted = false
         var created: Date
         var formatVersion: UInt16
+        var integrity: [String]
         var zones: [ZoneStatus]
     }
 
@@ -58,7 +59,7 @@ struct StatusCommand: ParsableCommand {
             return VolumeFacts(
                 volume: "\(description.volume)", lower: lower,
                 created: Date(timeIntervalSince1970: Double(description.created)),
-                formatVersion: VolumeDescription.formatVersion,
+                formatVersion: VolumeDescription.formatVersion, integrity: description.features.integrityNames,
                 zones: try files.zoneIDs().map { (id) throws(VolumeError) in ZoneStatus(try files.keyring(id)) })
         } catch { throw Failure(error, lower: lower) }
     }
@@ -83,6 +84,9 @@ struct StatusCommand: ParsableCommand {
             "transport    \(status.transport)\(status.transportNote.map { ": " + $0 } ?? "")",
             "memory       \(status.residentKiB) KiB resident, \(status.lockedKiB) KiB locked; \(status.knownInodes) inodes known",
         ]
+        if let integrity = status.integrity, !integrity.isEmpty {
+            lines.append("integrity    \(integrity.joined(separator: ", "))")
+        }
         if status.afterCrash {
             lines.append("note         a mount before this one ended in a crash; lethefs check verifies all files")
         }
@@ -125,6 +129,7 @@ struct StatusCommand: ParsableCommand {
             [
                 "volume       \(facts.volume)", "lower        \(facts.lower)", "not mounted on this host",
                 "created      \(facts.created.formatted(.iso8601)), format \(facts.formatVersion)",
+                "integrity    \(facts.integrity.isEmpty ? "-" : facts.integrity.joined(separator: ", "))",
             ] + Self.lines(facts.zones)
         FileHandle.standardOutput.write(lines.joined(separator: "\n") + "\n")
     }

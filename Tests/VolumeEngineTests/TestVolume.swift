@@ -29,8 +29,17 @@ final class TestVolume {
     var top: Inode { volume.rootInode }
     var unlocking: KeyringUnlocking { KeyringUnlocking(resolve: resolver([cmk])) }
 
+    /// What new volumes have: `LETHEFS_TEST_INTEGRITY=tree,names` runs every test over volumes with them.
+    static let features: FeatureFlags = {
+        let words = getenv("LETHEFS_TEST_INTEGRITY").map { String(cString: $0).split(separator: ",") } ?? []
+        return words.reduce(into: []) { $0.insert($1 == "tree" ? .pageTree : .places) }
+    }()
+
     /// A new volume.
-    init(inMemory: Bool = false, cmk: InMemoryCMK? = nil, options: Volume.Options = .init()) throws {
+    init(
+        inMemory: Bool = false, cmk: InMemoryCMK? = nil, features: FeatureFlags = TestVolume.features,
+        options: Volume.Options = .init()
+    ) throws {
         self.options = options
         temporary = try TemporaryDirectory(inMemory: inMemory)
         let cmk = try cmk ?? InMemoryCMK()
@@ -39,7 +48,8 @@ final class TestVolume {
         try VolumeCreation.prepare(lower)
         let unlocking = KeyringUnlocking(resolve: resolver([cmk]))
         try VolumeCreation.create(
-            lower, volume: UniqueID(high: 1, low: 2), cmks: [cmk], policy: .anyOf, unlocking: unlocking)
+            lower, volume: UniqueID(high: 1, low: 2), cmks: [cmk], policy: .anyOf, unlocking: unlocking,
+            features: features)
         held = try Self.mount(lower, unlocking, damages, options)
     }
 

@@ -137,6 +137,7 @@ class Ext4(System):
 class LetheFS(System):
     name = "lethefs"
     options = "allow_other,transport=dev-fuse"
+    integrity = ()
 
     @classmethod
     def program(cls):
@@ -150,7 +151,7 @@ class LetheFS(System):
         return run([self.program(), *words], env={"LETHEFS_HOME": str(self.home)}, limit=limit)
 
     def create(self):
-        self.command("init", self.lower)
+        self.command("init", self.lower, *(f"--integrity={word}" for word in self.integrity))
 
     def start(self):
         self.command("mount", self.lower, self.top, "-o", self.options)
@@ -176,6 +177,16 @@ class LetheFSRing(LetheFS):
             super().start()
         finally:
             self.switch.write_text(before)
+
+
+class LetheFSTree(LetheFS):
+    name = "lethefs-tree"
+    integrity = ("tree",)
+
+
+class LetheFSNames(LetheFS):
+    name = "lethefs-names"
+    integrity = ("names",)
 
 
 class PassThrough(LetheFS):
@@ -234,5 +245,5 @@ class CryFS(System):
                "CRYFS_LOCAL_STATE_DIR": str(self.home)})
 
 
-SYSTEMS = [Ext4, PassThrough, LetheFS, LetheFSRing, Gocryptfs, Securefs, EncFS, CryFS]
+SYSTEMS = [Ext4, PassThrough, LetheFS, LetheFSRing, LetheFSTree, LetheFSNames, Gocryptfs, Securefs, EncFS, CryFS]
 PEERS = ("gocryptfs", "securefs")

@@ -165,7 +165,8 @@ class LetheFS(Ext4):
         return done.stdout
 
     def init(self):
-        self.command("init", self.lower)
+        extra = [f"--integrity={word}" for word in os.environ.get("LETHEFS_TEST_INTEGRITY", "").split(",") if word]
+        self.command("init", self.lower, *extra)
 
     def start(self):
         self.command("mount", self.lower, self.mountpoint)

@@ -24,7 +24,8 @@ class LetheFS:
         return {"LETHEFS_HOME": str(self.volume.home)}
 
     def init(self, *words):
-        self.volume.command("init", self.volume.lower, *words)
+        extra = [f"--integrity={word}" for word in os.environ.get("LETHEFS_TEST_INTEGRITY", "").split(",") if word]
+        self.volume.command("init", self.volume.lower, *words, *extra)
 
     def mount(self, lower, mountpoint, options):
         # LETHEFS_TEST_TRANSPORT has a run use one transport throughout (io_uring has to be switched on in the kernel).
