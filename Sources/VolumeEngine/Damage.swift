@@ -8,6 +8,7 @@ package struct Damage: Sendable, Equatable {
         case fileHeader = "file header"
         case fileLength = "file length"
         case page
+        case pageTree = "page tree"
         case directoryHeader = "directory header"
         case name
         case linkTarget = "link target"

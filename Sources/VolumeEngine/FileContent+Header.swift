@@ -41,12 +41,14 @@ extension FileContent {
 
     /// Tells the manifest which generation is stored now. A file without a name is nobody's to find.
     func noteStored() {
+        tree?.headerWasStored()
         guard let manifest = volume.manifest, volume.table.holds(inode) else { return }
         manifest.note(header)
     }
 
     /// Writes the header and its MAC to 512 bytes.
     func encodeHeader(into output: UnsafeMutableRawPointer) throws(Errno) {
+        if let tree { header.tree = tree.rootForHeader(isOpen: header.state == .open) }
         try Self.encode(header, current, into: output)
     }
 
@@ -84,7 +86,7 @@ extension FileContent {
             let (slot, dek) = try volume.storingKeys(header.zone).makeSlot(version: version, now: Volume.now)
             header.slots[header.currentIndex].state = .retiring
             header.slots.append(slot)
-            keys.append(try FileKeys(version: version, dek: dek.key, file: header.file))
+            keys.append(try FileKeys(version: version, dek: dek.key, file: header.file, isListed: tree != nil))
             invocationsLeft = 0
             header.generation += 1
             try storeHeader()

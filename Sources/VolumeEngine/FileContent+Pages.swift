@@ -14,23 +14,53 @@ extension FileContent {
             (cipher + available).initializeMemory(as: UInt8.self, repeating: 0, count: wanted - available)
         }
         let key = current
+        let lines = try lines(first, count: count)
         let failed: PageIndex? = try volume.aead.withContext(for: key.content) { (context) throws(Errno) in
             var output = plain
             var page = first
             for index in 0..<count {
                 let start = cipher + index * Geometry.pageSize
-                guard try openPage(page, at: start, into: output, using: &context) else { return page }
+                guard try openPage(page, at: start, into: output, line: lines?[index], using: &context) else {
+                    return page
+                }
                 output += Geometry.capacity(of: page)
                 page = PageIndex(rawValue: page.rawValue + 1)
             }
             return nil
         }
-        if let failed { throw volume.damaged(.page, inode.number, page: failed.rawValue, "not authentic") }
+        guard let failed else { return }
+        let index = Int(failed.rawValue - first.rawValue)
+        throw damagedPage(failed, at: cipher + index * Geometry.pageSize, lines?[index])
     }
 
-    /// False for a page that is not authentic, and for a hole where there may be none.
+    func damagedPage(_ page: PageIndex, at start: UnsafeRawPointer, _ line: TreeEntry?) -> Errno {
+        let leader = start + (page.rawValue == 0 ? Geometry.headerSize : 0)
+        let isListed = line.map { $0.hasTag(at: leader + PageLeader.tagOffset) } ?? true
+        return volume.damaged(
+            .page, inode.number, page: page.rawValue,
+            isListed ? "not authentic" : "not the version that the page tree lists")
+    }
+
+    /// False for a page that is not authentic, or not what `line` lists, and for a hole where there may be none.
     func openPage(
-        _ page: PageIndex, at start: UnsafeMutableRawPointer, into plain: UnsafeMutableRawPointer,
+        _ page: PageIndex, at start: UnsafeMutableRawPointer, into plain: UnsafeMutableRawPointer, line: TreeEntry?,
+        using context: inout AEADContext
+    ) throws(Errno) -> Bool {
+        let leaderStart = start + (page.rawValue == 0 ? Geometry.headerSize : 0)
+        guard let line, PageLeader(at: leaderStart).versionAndLength != 0 else {
+            // A page that is all zero.
+            guard try openPage(page, at: start, into: plain, session: nil, using: &context) else { return false }
+            return line?.isNone ?? true || admitsHole(page)
+        }
+        if !line.isNone, line.hasTag(at: leaderStart + PageLeader.tagOffset) {
+            return try openPage(page, at: start, into: plain, session: line.word, using: &context)
+        }
+        return try openUnlisted(page, at: start, into: plain, using: &context)
+    }
+
+    /// The same by the page alone; `session` is that of its line.
+    func openPage(
+        _ page: PageIndex, at start: UnsafeMutableRawPointer, into plain: UnsafeMutableRawPointer, session: UInt64?,
         using context: inout AEADContext
     ) throws(Errno) -> Bool {
         let skip = page.rawValue == 0 ? Geometry.headerSize : 0
@@ -45,15 +75,11 @@ extension FileContent {
         guard leader.usedLength <= capacity, let key = keys.first(where: { $0.version == leader.version }) else {
             return false
         }
-        var aad: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
         do {
-            try withUnsafeMutableBytes(of: &aad) { (aad) throws(CipherError) in
-                guard let aadStart = aad.baseAddress else { return }
-                PageAAD.prepare(aadStart, file: header.file)
-                PageAAD.set(aadStart, page: page, leader: leader)
+            try withAAD(page, leader, session) { (aad) throws(CipherError) in
                 try context.loadForOpening(key.content)
                 try context.open(
-                    iv: leaderStart, aad: UnsafeRawBufferPointer(aad),
+                    iv: leaderStart, aad: aad,
                     ciphertext: UnsafeRawBufferPointer(start: leaderStart + Geometry.leaderSize, count: capacity),
                     tag: leaderStart + PageLeader.tagOffset, plaintext: plain)
             }
@@ -73,15 +99,27 @@ extension FileContent {
         let leader = PageLeader(version: current.version, usedLength: used)
         iv.next(into: leaderStart)
         leader.store(at: leaderStart)
-        var aad: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-        try withUnsafeMutableBytes(of: &aad) { (aad) throws(CipherError) in
-            guard let aadStart = aad.baseAddress else { return }
-            PageAAD.prepare(aadStart, file: header.file)
-            PageAAD.set(aadStart, page: page, leader: leader)
+        try withAAD(page, leader, tree?.session) { (aad) throws(CipherError) in
             try context.seal(
-                iv: leaderStart, aad: UnsafeRawBufferPointer(aad),
+                iv: leaderStart, aad: aad,
                 plaintext: UnsafeRawBufferPointer(start: plain, count: Geometry.capacity(of: page)),
                 ciphertext: leaderStart + Geometry.leaderSize, tag: leaderStart + PageLeader.tagOffset)
+        }
+    }
+
+    /// The additional data of a page; with a `session` that of one that a tree lists.
+    @inline(__always)
+    private func withAAD(
+        _ page: PageIndex, _ leader: PageLeader, _ session: UInt64?,
+        _ body: (UnsafeRawBufferPointer) throws(CipherError) -> Void
+    ) throws(CipherError) {
+        var aad: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
+        try withUnsafeMutableBytes(of: &aad) { (aad) throws(CipherError) in
+            guard let start = aad.baseAddress else { return }
+            PageAAD.prepare(start, file: header.file, isListed: session != nil)
+            PageAAD.set(start, page: page, leader: leader)
+            if let session { PageAAD.set(start, session: session) }
+            try body(UnsafeRawBufferPointer(start: start, count: session == nil ? PageAAD.size : PageAAD.listedSize))
         }
     }
 

@@ -76,7 +76,7 @@ extension FileContent {
             // Never made before the moment that it is to be newer than, whatever the clock says.
             let (slot, dek) = try volume.storingKeys(header.zone)
                 .makeSlot(version: version, now: max(Volume.now, cutoff + 1))
-            return Fresh(slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file))
+            return Fresh(slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file, isListed: tree != nil))
         } catch { throw error as? Errno ?? .io }
     }
 
@@ -111,6 +111,7 @@ extension FileContent {
             let first = PageIndex(rawValue: 0)
             try openPages(first, count: 1, cipher: buffer.cipher, available: got, plain: buffer.plain)
         }
+        try holdLines(PageIndex(rawValue: 0), count: 1)
         let previous = (header, keys, invocationsLeft)
         (header.slots, keys) = fresh.list
         header.generation += 1
@@ -131,10 +132,12 @@ extension FileContent {
             }
             try encodeHeader(into: buffer.cipher)
             try Lower.write(descriptor, from: buffer.cipher, count: length, at: 0)
+            if hasPage { listPages(PageIndex(rawValue: 0), count: 1, at: buffer.cipher) }
             noteStored()
             if stage == .stale, header.state == .open { stage = .open }
         } catch {
             (header, keys, invocationsLeft) = previous
+            doubtPages()
             // Whatever a failed write left: the whole as it was.
             old.withUnsafeBytes { bytes in
                 guard let start = bytes.baseAddress else { return }
@@ -192,16 +195,16 @@ extension FileContent {
                     return try storePages(from: first, try sealStale(from: first, count: now, buffer), buffer)
                 }
             }
-            let stale: [Int]? = try lock.reading { () throws(Errno) in
+            let stale: Stale? = try lock.reading { () throws(Errno) in
                 try requireKeys()
                 guard changes == reserved.changes else { return nil }
                 return try sealStale(from: first, count: reserved.pages, buffer)
             }
             guard let stale else { continue }
-            guard !stale.isEmpty else { return 0 }
+            guard !stale.pages.isEmpty else { return 0 }
             let done: Int? = try lock.writing { () throws(Errno) in
                 try requireKeys()
-                guard changes == reserved.changes else { return nil }
+                guard changes == reserved.changes, stale.session == tree?.session else { return nil }
                 return try storePages(from: first, stale, buffer)
             }
             if let done { return done }
@@ -209,15 +212,22 @@ extension FileContent {
         return 0
     }
 
+    /// Pages in a buffer that were sealed anew, and in which session of the page tree.
+    private struct Stale {
+        var pages: [Int] = []
+        var session: UInt64?
+    }
+
     /// Reads pages and seals those under an old DEK anew, in the buffer. Returns which. The caller holds `lock`, and has the
     /// invocations for all of them.
-    private func sealStale(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> [Int] {
+    private func sealStale(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> Stale {
+        let lines = try lines(PageIndex(rawValue: first), count: count)
         let got = try Lower.read(
             descriptor, into: buffer.cipher, count: count * Geometry.pageSize, at: first * UInt64(Geometry.pageSize))
         var iv = try PageIV()
         let key = current
-        var stale: [Int] = []
-        var damaged: PageIndex?
+        var stale = Stale(session: tree?.session)
+        var damaged: Int?
         do {
             try volume.aead.withContext(for: key.content) { (context) throws in
                 try context.loadForSealing(key.content)
@@ -227,23 +237,30 @@ extension FileContent {
                     let start = buffer.cipher + index * Geometry.pageSize
                     let leader = PageLeader(at: start + (page.rawValue == 0 ? Geometry.headerSize : 0))
                     if leader.version == key.version { continue }
-                    guard try openPage(page, at: start, into: buffer.plain, using: &context) else {
-                        damaged = page
+                    guard try openPage(page, at: start, into: buffer.plain, line: lines?[index], using: &context)
+                    else {
+                        damaged = index
                         return
                     }
                     if leader.versionAndLength == 0 { continue }
                     try sealPage(
                         page, used: leader.usedLength, plain: buffer.plain, at: start, iv: &iv, using: &context)
-                    stale.append(index)
+                    stale.pages.append(index)
                 }
             }
         } catch { throw error as? Errno ?? .io }
-        if let damaged { throw volume.damaged(.page, inode.number, page: damaged.rawValue, "not authentic") }
+        if let damaged {
+            throw damagedPage(
+                PageIndex(rawValue: first + UInt64(damaged)), at: buffer.cipher + damaged * Geometry.pageSize,
+                lines?[damaged])
+        }
         return stale
     }
 
     /// Writes the pages that were sealed anew, neighbours together; never the header. The caller holds `lock` alone.
-    private func storePages(from first: UInt64, _ stale: [Int], _ buffer: RequestBuffer) throws(Errno) -> Int {
+    private func storePages(from first: UInt64, _ sealed: Stale, _ buffer: RequestBuffer) throws(Errno) -> Int {
+        let stale = sealed.pages
+        if let last = stale.last { try holdLines(PageIndex(rawValue: first), count: last + 1) }
         var index = 0
         while index < stale.count {
             var last = index
@@ -251,9 +268,17 @@ extension FileContent {
             let page = first + UInt64(stale[index])
             let skip = page == 0 ? Geometry.headerSize : 0
             let count = (last - index + 1) * Geometry.pageSize - skip
-            try Lower.write(
-                descriptor, from: buffer.cipher + stale[index] * Geometry.pageSize + skip, count: count,
-                at: page * UInt64(Geometry.pageSize) + UInt64(skip))
+            do throws(Errno) {
+                try Lower.write(
+                    descriptor, from: buffer.cipher + stale[index] * Geometry.pageSize + skip, count: count,
+                    at: page * UInt64(Geometry.pageSize) + UInt64(skip))
+            } catch {
+                doubtPages()
+                throw error
+            }
+            listPages(
+                PageIndex(rawValue: page), count: last - index + 1,
+                at: buffer.cipher + stale[index] * Geometry.pageSize)
             index = last + 1
         }
         return stale.count * Geometry.pageSize
@@ -261,10 +286,15 @@ extension FileContent {
 
     /// Step 4: all pages are under `version`, durably. False when another DEK has taken over meanwhile: then the old ones stay.
     func endReencryption(_ version: KeyVersion) throws(Errno) -> Bool {
+        try volume.storingTrees { () throws(Errno) in try endReencryptionAlone(version) }
+    }
+
+    private func endReencryptionAlone(_ version: KeyVersion) throws(Errno) -> Bool {
         try ensureKeys()
         return try lock.writing { () throws(Errno) in
             try requireKeys()
             guard current.version == version, header.slots.count > 1 else { return current.version == version }
+            try storeTreeLocked(under: version)
             let previous = (header, keys)
             let slot = header.slots[header.currentIndex]
             keys = [current]
@@ -281,12 +311,14 @@ extension FileContent {
     /// attributes cannot be sealed anew while `lock` alone is held: their gate comes before it. No lock is held.
     @inline(never)
     func makeRoom() throws(Errno) {
-        try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
-            try lock.writing { () throws(Errno) in
-                try requireKeys()
-                guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else { return }
-                try volume.resealAttributes(of: self)
-                try reencryptLocked()
+        try volume.storingTrees { () throws(Errno) in
+            try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
+                try lock.writing { () throws(Errno) in
+                    try requireKeys()
+                    guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else { return }
+                    try volume.resealAttributes(of: self)
+                    try reencryptLocked()
+                }
             }
         }
     }
@@ -307,6 +339,7 @@ extension FileContent {
             first += UInt64(count)
         }
         try Lower.sync(descriptor)
+        try storeTreeLocked(under: current.version)
         let previous = (header, keys)
         let slot = header.slots[header.currentIndex]
         keys = [current]

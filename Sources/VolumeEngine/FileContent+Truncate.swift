@@ -39,6 +39,7 @@ extension FileContent {
         let newPages = Geometry.pageCount(forSize: newSize)
         guard newPages > 0 else {
             try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: 0))
+            cutLines(to: 0)
             header.flags.remove(.sparse)
             size = 0
             lengthTellsSize = true
@@ -47,6 +48,7 @@ extension FileContent {
         if newPages < Geometry.pageCount(forSize: size) {
             try keepTelling(newSize, by: PageIndex(rawValue: newPages - 1))
             try Lower.truncate(descriptor, to: newPages * UInt64(Geometry.pageSize))
+            cutLines(to: newPages)
             let last = PageIndex(rawValue: newPages - 1)
             size = Geometry.plainStart(of: last) + UInt64(Geometry.capacity(of: last))
             lengthTellsSize = false
@@ -71,6 +73,7 @@ extension FileContent {
     func setLowerLength() throws(Errno) {
         let pages = Geometry.pageCount(forSize: size)
         if pages > 0 { try Lower.truncate(descriptor, to: pages * UInt64(Geometry.pageSize)) }
+        cutLines(to: pages)
         lengthTellsSize = false
         try Lower.truncate(descriptor, to: Geometry.lowerLength(forSize: size))
         lengthTellsSize = true
@@ -80,7 +83,10 @@ extension FileContent {
     func clearTail() throws(Errno) {
         tailIsDoubtful = false
         do throws(Errno) {
-            guard stage != .unwritten else { return try Lower.truncate(descriptor, to: 0) }
+            guard stage != .unwritten else {
+                try Lower.truncate(descriptor, to: 0)
+                return cutLines(to: 0)
+            }
             // A last page that cannot be read stays as it is.
             do throws(Errno) { try cutLastPage(at: size) } catch { guard error == .io else { throw error } }
             try setLowerLength()
@@ -106,6 +112,7 @@ extension FileContent {
         let buffer = volume.buffers.take()
         defer { volume.buffers.give(buffer) }
         buffer.willUse(pages: 1)
+        try holdLines(page, count: 1)
         guard try loadPage(page, into: buffer.plain, scratch: buffer.cipher) else { return }
         change(buffer.plain)
         _ = try prepareHeader(sealing: 1, inPlace: false)
@@ -120,8 +127,14 @@ extension FileContent {
         invocationsLeft -= 1
         edge.forget()
         let skip = page.rawValue == 0 ? Geometry.headerSize : 0
-        try Lower.write(
-            descriptor, from: buffer.cipher + skip, count: Geometry.pageSize - skip,
-            at: page.rawValue * UInt64(Geometry.pageSize) + UInt64(skip))
+        do {
+            try Lower.write(
+                descriptor, from: buffer.cipher + skip, count: Geometry.pageSize - skip,
+                at: page.rawValue * UInt64(Geometry.pageSize) + UInt64(skip))
+        } catch {
+            doubtPages()
+            throw error
+        }
+        listPages(page, count: 1, at: buffer.cipher)
     }
 }

@@ -20,6 +20,8 @@ extension FileContent {
         let pages: Int
         /// Of the key that sealed them.
         let key: UInt64
+        /// In which they were sealed, where a tree lists them.
+        let session: UInt64?
     }
 
     /// Fewer whole pages than that are sealed while the file is held alone.
@@ -38,7 +40,7 @@ extension FileContent {
             }
             buffer.willUse(pages: span.pages)
             try sealPages(span, source, buffer) { span.isPartial($0) }
-            return SealedAhead(pages: span.wholePages, key: current.content.identity)
+            return SealedAhead(pages: span.wholePages, key: current.content.identity, session: tree?.session)
         }
     }
 
@@ -50,10 +52,11 @@ extension FileContent {
         changes &+= 1
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
         buffer.willUse(pages: span.pages)
+        try holdLines(span.first, count: span.pages)
         if span.skipsPages { markSparse() }
         let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
-        // A new DEK may have taken over since: then they are sealed again.
-        let isSealed = ahead?.key == current.content.identity
+        // A new DEK or session may have taken over since: then they are sealed again.
+        let isSealed = ahead?.key == current.content.identity && ahead?.session == tree?.session
         try sealSpan(span, data, buffer, wholePages: !isSealed)
         // Counted whether or not the write succeeds: some of it may have been stored.
         invocationsLeft -= UInt64(span.pages - (isSealed ? ahead?.pages ?? 0 : 0))
@@ -71,9 +74,11 @@ extension FileContent {
                 at: span.first.rawValue * UInt64(Geometry.pageSize) + UInt64(startOffset))
         } catch {
             edge.forget()
+            doubtPages()
             undoFailedWrite()
             throw error
         }
+        listPages(span.first, count: span.pages, at: buffer.cipher)
         if withHeader {
             stage = .open
             noteStored()

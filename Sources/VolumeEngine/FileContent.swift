@@ -37,6 +37,10 @@ package final class FileContent: @unchecked Sendable {
     }
     /// Plaintext of the page that the last write ended in: an append need not read it back.
     var edge = EdgePage()
+    /// What lists the pages, on volumes that have it.
+    let tree: PageTree?
+    /// The file of the tree's nodes, once it was needed. Leaf lock.
+    let treeFile = Mutex<Descriptor?>(nil)
     /// Goes up with whatever programs change in the pages: a sweep that sealed some under a shared lock looks whether it still may.
     var changes: UInt64 = 0
     /// While a sweep writes to the file: the times that programs gave it, and `changes` as it was then.
@@ -94,10 +98,11 @@ package final class FileContent: @unchecked Sendable {
         let id = try Volume.randomID()
         do {
             let (slot, dek) = try zoneKeys.makeSlot(version: .first, now: Volume.now)
-            keys = [try FileKeys(version: slot.version, dek: dek.key, file: id)]
+            tree = volume.trees == nil ? nil : PageTree(creating: id)
+            keys = [try FileKeys(version: slot.version, dek: dek.key, file: id, isListed: tree != nil)]
             header = FileHeader(
                 volume: volume.description.volume, file: id, zone: inode.zone, state: .open, size: 0, generation: 0,
-                epoch: volume.epoch, slots: [slot])
+                epoch: volume.epoch, tree: tree?.rootForHeader(isOpen: true), slots: [slot])
         } catch { throw .io }
         self.inode = inode
         self.volume = volume
@@ -116,6 +121,11 @@ package final class FileContent: @unchecked Sendable {
         self.isWritable = isWritable
         header = loaded.header
         keys = loaded.keys
+        tree = loaded.header.tree.map { root in
+            // One whose last nodes are not stored yet is in memory.
+            volume.trees?.find(inode.key, loaded.header.file)
+                ?? PageTree(root, of: loaded.header.file, isExplained: loaded.isExplained)
+        }
         holesAllowed = loaded.holesAllowed
         stage = loaded.isDoubtful ? .doubtful : .closed
         tailIsDoubtful = loaded.isDoubtful

@@ -11,16 +11,25 @@ final class FileKeys: Sendable {
     let headerMAC: SecretKey
     let xattrNames: SecretKey
     let xattrValues: AEADKey
+    /// Of the nodes of the page tree, where there is one.
+    let tree: TreeKey?
 
-    init(version: KeyVersion, dek: borrowing SecretKey, file: UniqueID) throws(CipherError) {
+    init(version: KeyVersion, dek: borrowing SecretKey, file: UniqueID, isListed: Bool) throws(CipherError) {
         let keys = try DerivedKeys(
-            4, from: dek, salt: (file.high, file.low), info: "lethefs/1 file", version: version.rawValue)
+            isListed ? 5 : 4, from: dek, salt: (file.high, file.low), info: "lethefs/1 file", version: version.rawValue)
         self.version = version
         content = AEADKey(keys.key(0))
         headerMAC = keys.key(1)
         xattrNames = keys.key(2)
         xattrValues = AEADKey(keys.key(3))
+        tree = isListed ? TreeKey(AEADKey(keys.key(4))) : nil
     }
+}
+
+/// Seals the nodes of a page tree.
+final class TreeKey: Sendable {
+    let key: AEADKey
+    init(_ key: consuming AEADKey) { self.key = key }
 }
 
 /// The keys derived from the current version of a directory's DEK (FORMAT §5).

@@ -13,6 +13,8 @@ struct LoadedFile {
     var holesAllowed: Bool
     /// A crash may have left size or holes behind the header's back; it is stored anew at the next close.
     var isDoubtful: Bool
+    /// A crash may have left it as it is.
+    var isExplained: Bool
     var lengthTellsSize: Bool
 }
 
@@ -49,11 +51,12 @@ extension Volume {
             return LoadedFile(
                 header: header, keys: keys, size: header.size,
                 holesAllowed: header.flags.contains(.sparse) || explained,
-                isDoubtful: explained && header.epoch != epoch, lengthTellsSize: true)
+                isDoubtful: explained && header.epoch != epoch, isExplained: explained, lengthTellsSize: true)
         }
         guard explained else { throw damaged(.fileLength, inode.number, "does not fit the header") }
         var loaded = LoadedFile(
-            header: header, keys: keys, size: 0, holesAllowed: true, isDoubtful: true, lengthTellsSize: false)
+            header: header, keys: keys, size: 0, holesAllowed: true, isDoubtful: true, isExplained: true,
+            lengthTellsSize: false)
         loaded.size = try recoverSize(loaded, inode, descriptor, length)
         // Until the file is settled its length is whatever it is: the first growth sets it right.
         loaded.lengthTellsSize = length % UInt64(Geometry.pageSize) != 0
@@ -101,6 +104,7 @@ extension Volume {
         guard header.volume == description.volume else {
             throw damaged(.fileHeader, number, "of another volume or zone")
         }
+        guard (header.tree != nil) == (trees != nil) else { throw damaged(.fileHeader, number, "of another kind of volume") }
         if header.zone != zone, !(try isAdmitted(header.zone)) {
             throw damaged(.fileHeader, number, "of another volume or zone")
         }
@@ -125,7 +129,7 @@ extension Volume {
             do { dek = try zoneKeys.unwrap(slot) } catch {
                 throw damaged(.fileHeader, number, "DEK slot: \(error.code.rawValue)")
             }
-            do { keys.append(try FileKeys(version: slot.version, dek: dek, file: header.file)) } catch { throw .io }
+            do { keys.append(try FileKeys(version: slot.version, dek: dek, file: header.file, isListed: header.tree != nil)) } catch { throw .io }
         }
         return keys
     }

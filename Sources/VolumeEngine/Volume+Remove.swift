@@ -31,6 +31,7 @@ extension Volume {
         }
         if let pinned { unpin(pinned, removed: true, last: isLast) }
         if let listed { manifest?.forget(listed) }
+        if isLast { forgetTree(info, listed) }
         removeLinkTail(tail)
     }
 
@@ -48,13 +49,15 @@ extension Volume {
         }
     }
 
-    /// What the manifest calls a file that is about to lose its last name. One that cannot be read stays listed.
+    /// What the manifest, or a file of nodes, calls a file that is about to lose its last name. One that cannot be read stays listed.
     private func listedFile(_ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>) -> UniqueID? {
-        guard manifest != nil, Inode.Kind(mode: info.st_mode) == .regular, info.st_size > 0 else { return nil }
+        let hasNodes = trees != nil && UInt64(info.st_size) >= UInt64((TreeRoot.inlinePages + 1) * Geometry.pageSize)
+        guard manifest != nil || hasNodes, Inode.Kind(mode: info.st_mode) == .regular, info.st_size > 0 else { return nil }
         // What is open may be stored just now.
         if let inode = table.find(InodeKey(info)) {
             defer { table.release(inode) }
             if let content = inode.state.withLock({ $0.content }) {
+                content.keepTreeFile()
                 return content.lock.reading { content.header.file }
             }
         }

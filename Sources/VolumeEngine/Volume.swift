@@ -9,7 +9,7 @@ import VolumeFormat
 ///
 /// Every operation is called on some thread, does its own I/O and returns; nothing here waits for the kernel or an HSM.
 ///
-/// Lock order, from outer to inner: a file's gate → its content lock → handle cache → inode state → leaf locks (table shard,
+/// Lock order, from outer to inner: `TreeTable.storing` → a file's gate → its content lock → handle cache → inode state → leaf locks (table shard,
 /// zone, cipher contexts). Inode state and leaves are never held over I/O.
 package final class Volume: Sendable {
     /// What a mount is asked for.
@@ -43,6 +43,8 @@ package final class Volume: Sendable {
     let zones: ZoneTable
     let table: InodeTable
     let handles: HandleCache
+    /// Page trees that are not stored yet, on volumes that have them.
+    let trees: TreeTable?
     let aead: AEADPool
     package let buffers = BufferPool()
     package let rootInode: Inode
@@ -87,6 +89,10 @@ package final class Volume: Sendable {
         table = InodeTable(sharedHighest: options.sharedHighestNode)
         handles = HandleCache(capacity: options.handleCapacity)
         gates = (0..<256).map { _ in Gate() }
+        trees =
+            description.features.contains(.pageTree)
+            ? TreeTable(
+                directory: try Lower.open(volumeDirectory, VolumeFiles.trees, flags: O_RDONLY | O_DIRECTORY)) : nil
         do { aead = try AEADPool() } catch { throw .io }
         let info = try Lower.stat(lowerRoot)
         rootInode =

@@ -3,8 +3,10 @@ import Storage
 import VolumeFormat
 
 extension VolumeCheck {
-    /// Names in a lower directory, all of them.
-    private func lowerNames(_ directory: Descriptor) throws(Errno) -> [String] {
+    /// Names in a lower directory that are of interest. Encrypted names have no dot: nothing of a large directory is kept but the others.
+    private func lowerNames(
+        _ directory: Descriptor, where isOfInterest: (UnsafeRawBufferPointer) -> Bool = { $0.contains(UInt8(ascii: ".")) }
+    ) throws(Errno) -> [String] {
         let stream = try Lower.open(directory, ".", flags: O_RDONLY | O_DIRECTORY)
         let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
         defer { records.deallocate() }
@@ -13,8 +15,7 @@ extension VolumeCheck {
             let used = try Lower.readDirectory(stream, into: records)
             if used == 0 { return names }
             LowerEntry.forEach(UnsafeRawBufferPointer(rebasing: records[..<used])) { entry in
-                // Encrypted names have no dot: nothing of a large directory is kept but what is of interest.
-                if !entry.isDot, entry.name.contains(UInt8(ascii: ".")) {
+                if !entry.isDot, isOfInterest(entry.name) {
                     names.append(String(decoding: entry.name, as: UTF8.self))
                 }
                 return true
@@ -64,6 +65,19 @@ extension VolumeCheck {
                 for name in try lowerNames(directory) where name.hasSuffix(".new") {
                     leftOver(path, .newFile) { () throws(Errno) in try Lower.unlink(directory, name) }
                 }
+            }
+        }
+    }
+
+    /// Page trees of files that nobody met: a crash came between the end of a file's last name and theirs.
+    func checkTrees() {
+        guard isAlone, let trees = volume.trees, sawAll else { return }
+        let path = Path(text: "/\(ReservedName.volumeDirectory)/\(VolumeFiles.trees)", name: [], target: nil)
+        let met = metFiles.withLock { $0 }
+        _ = attempt {
+            for name in try lowerNames(trees.directory, where: { _ in true }) {
+                guard let file = UniqueID(name), !met.contains(file) else { continue }
+                leftOver(path, .tree) { () throws(Errno) in try Lower.unlink(trees.directory, name) }
             }
         }
     }

@@ -100,6 +100,7 @@ extension VolumeCheck {
 
     private func open(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile {
         let content = try volume.openContent(inode, forWriting: false)
+        if let tree = content.tree { metFiles.withLock { _ = $0.insert(tree.file) } }
         do throws(Errno) {
             return CheckedFile(content, path, try salvage(file: inode, path), pieces: 1)
         } catch {

@@ -40,6 +40,7 @@ package final class VolumeCheck: Sendable {
             case temporary = "directory half made or half removed"
             case newFile = "file half replaced"
             case unsettled = "file not closed before a crash"
+            case tree = "page tree of a file that is gone"
         }
         /// Of the directory that holds it, or of the file.
         package var path: String
@@ -68,6 +69,8 @@ package final class VolumeCheck: Sendable {
     let target: SalvageDirectory?
     /// Lower inode numbers of files with several names that were salvaged, and where.
     let salvagedLinks = Mutex<[UInt64: SalvageDirectory.Place]>([:])
+    /// Files that were met, where they have page trees.
+    let metFiles = Mutex<Set<UniqueID>>([])
     private let onProgress: @Sendable (Report) -> Void
     private let report = Mutex(Report())
 
@@ -112,6 +115,7 @@ package final class VolumeCheck: Sendable {
                 queue.done()
             }
         }
+        checkTrees()
         return report.withLock { report in
             report.findings.sort { ($0.path, $0.page ?? 0) < ($1.path, $1.page ?? 0) }
             report.leftovers.sort { $0.path < $1.path }
@@ -152,6 +156,9 @@ package final class VolumeCheck: Sendable {
             }
         }
     }
+
+    /// Everything was read, and nothing is damaged or closed.
+    var sawAll: Bool { report.withLock { $0.findings.isEmpty && $0.closed.isEmpty } }
 
     func attempt(_ body: () throws -> Void) -> Errno? {
         do {

@@ -49,6 +49,7 @@ package enum VolumeCreation {
             let directory = try Lower.open(root, temporary, flags: O_RDONLY | O_DIRECTORY)
             try Lower.makeDirectory(directory, VolumeFiles.zones, mode: 0o700)
             try Lower.makeDirectory(directory, VolumeFiles.links, mode: 0o700)
+            if features.contains(.pageTree) { try Lower.makeDirectory(directory, VolumeFiles.trees, mode: 0o700) }
             let (header, keys) = try Volume.makeDirectoryHeader(volume: volume, keys: made.keys, now: Volume.now)
             try writeFiles(directory, made, root: header.directory, features, settings)
             try finish(directory, made.keys)

@@ -44,6 +44,7 @@ package struct VolumeFiles: Sendable {
     package static let lock = "lock"
     package static let zones = "zones"
     package static let links = "links"
+    package static let trees = "trees"
 
     package let lowerRoot: Descriptor
     package let directory: Descriptor

@@ -22,7 +22,7 @@ package struct FileHeader: Equatable, Sendable {
         static let known: Flags = [.sparse]
     }
 
-    package var features: FeatureFlags
+    package var features: FeatureFlags { tree == nil ? [] : .pageTree }
     package var volume: UniqueID
     package var file: UniqueID
     package var zone: ZoneID
@@ -34,14 +34,16 @@ package struct FileHeader: Equatable, Sendable {
     package var generation: UInt64
     /// The mount (volume epoch) that stored the header.
     package var epoch: UInt64
+    /// What lists the pages; only with the feature flag `pageTree`.
+    package var tree: TreeRoot?
     /// 1 to 4; one is current.
     package var slots: [DEKSlot]
 
     package init(
-        features: FeatureFlags = [], volume: UniqueID, file: UniqueID, zone: ZoneID, state: State, flags: Flags = [],
-        size: UInt64, generation: UInt64, epoch: UInt64, slots: [DEKSlot]
+        volume: UniqueID, file: UniqueID, zone: ZoneID, state: State, flags: Flags = [],
+        size: UInt64, generation: UInt64, epoch: UInt64, tree: TreeRoot? = nil, slots: [DEKSlot]
     ) {
-        self.features = features
+        self.tree = tree
         self.volume = volume
         self.file = file
         self.zone = zone
@@ -71,7 +73,7 @@ package struct FileHeader: Equatable, Sendable {
         writer.append(generation)
         writer.append(epoch)
         writer.append(flags.rawValue)
-        writer.append(UInt32(0))
+        tree?.encode(into: &writer)
         writer.pad(to: 152)
         for slot in slots { slot.encode(into: &writer) }
         writer.pad(to: Self.authenticatedSize)
@@ -84,8 +86,8 @@ package struct FileHeader: Equatable, Sendable {
         var reader = ByteReader(bytes, of: Self.object)
         try reader.expect(magic: Self.magic, version: Self.formatVersion)
         try reader.expectZeros(2)
-        features = FeatureFlags(rawValue: try reader.read())
-        guard features.isSubset(of: .known) else { throw FormatError(.unknownFeature, Self.object) }
+        let features = FeatureFlags(rawValue: try reader.read())
+        guard features.isSubset(of: .pageTree) else { throw FormatError(.unknownFeature, Self.object) }
         volume = try reader.readID()
         file = try reader.readID()
         zone = ZoneID(rawValue: try reader.read())
@@ -97,7 +99,11 @@ package struct FileHeader: Equatable, Sendable {
         generation = try reader.read()
         epoch = try reader.read()
         flags = Flags(rawValue: try reader.read())
-        try reader.expectZeros(4 + 64)
+        if features.contains(.pageTree) {
+            tree = try TreeRoot(from: &reader)
+        } else {
+            try reader.expectZeros(TreeRoot.size)
+        }
         guard (1...DEKSlot.maximumCount).contains(count), size <= Geometry.maximumSize, flags.isSubset(of: .known)
         else {
             throw FormatError(.malformed, Self.object)
@@ -124,7 +130,7 @@ package struct FeatureFlags: OptionSet, Sendable, Equatable {
         package static let known: FeatureFlags = [.withoutEncryption]
         package static let ofEachVolume: FeatureFlags = [.withoutEncryption]
     #else
-        /// None is defined in format version 1.
+        /// None that all objects could have is defined in format version 1.
         package static let known: FeatureFlags = []
         /// What the description of each volume must have.
         package static let ofEachVolume: FeatureFlags = []

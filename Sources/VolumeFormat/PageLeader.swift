@@ -30,14 +30,17 @@ package struct PageLeader: Equatable, Sendable {
     @inlinable package var usedLength: Int { Int(versionAndLength & 0xFFF) }
 }
 
-/// The additional authenticated data of a page, 32 bytes: "LPG1" | version and length 4 | file UUID 16 | page index 8.
+/// The additional authenticated data of a page, 32 bytes: "LPG1" | version and length 4 | file UUID 16 | page index 8. Where a tree
+/// lists the pages, 40 bytes: "LPG2" | … | session 8.
 package struct PageAAD: Sendable {
     package static let size = 32
+    package static let listedSize = 40
     private static let magic: UInt32 = 0x3147_504C  // "LPG1", little-endian
+    private static let listedMagic: UInt32 = 0x3247_504C  // "LPG2"
 
     /// Writes the parts that all pages of a file share.
-    @inlinable package static func prepare(_ aad: UnsafeMutableRawPointer, file: UniqueID) {
-        aad.storeBytes(of: magicValue.littleEndian, as: UInt32.self)
+    @inlinable package static func prepare(_ aad: UnsafeMutableRawPointer, file: UniqueID, isListed: Bool = false) {
+        aad.storeBytes(of: (isListed ? listedMagicValue : magicValue).littleEndian, as: UInt32.self)
         aad.storeBytes(of: file.high.bigEndian, toByteOffset: 8, as: UInt64.self)
         aad.storeBytes(of: file.low.bigEndian, toByteOffset: 16, as: UInt64.self)
     }
@@ -48,5 +51,11 @@ package struct PageAAD: Sendable {
         aad.storeBytes(of: page.rawValue.littleEndian, toByteOffset: 24, as: UInt64.self)
     }
 
+    /// Writes the session, of a page that a tree lists.
+    @inlinable package static func set(_ aad: UnsafeMutableRawPointer, session: UInt64) {
+        aad.storeBytes(of: session.littleEndian, toByteOffset: 32, as: UInt64.self)
+    }
+
     @usableFromInline package static var magicValue: UInt32 { magic }
+    @usableFromInline package static var listedMagicValue: UInt32 { listedMagic }
 }

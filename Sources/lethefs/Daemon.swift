@@ -119,8 +119,8 @@ struct Daemon {
         let housekeeping = Housekeeping(mount.volume)
         housekeeping.start()
         defer { housekeeping.stop() }
-        let manifestKeeper = ManifestKeeper(mount, log)
-        manifestKeeper.start()
+        let keepers = MinuteKeeper.all(mount, log)
+        for keeper in keepers { keeper.start() }
         log.notice("mounted \(request.lower) on \(request.mountPoint), epoch \(mount.volume.epoch)")
         let outcome = Result { () throws(MountSession.Failure) in try session.run() }
         guardian.finish()
@@ -128,7 +128,7 @@ struct Daemon {
         services.keepers.stop()
         // The programs are gone; what they left open is brought up to date before the volume is called clean.
         mount.volume.settleAll()
-        manifestKeeper.stop()
+        for keeper in keepers { keeper.stop() }
         var failure: Failure?
         do { try mount.close() } catch { failure = Failure(error, lower: request.lower) }
         audit?.close((.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"]))

@@ -17,7 +17,7 @@ import VolumeEngine
 
     /// A volume with a file of three pages, closed, known to the kernel.
     private func sample() throws -> (TestVolume, Inode) {
-        let test = try TestVolume(inMemory: true)
+        let test = try TestVolume(inMemory: true, features: [])
         try test.write("file", [UInt8](repeating: 7, count: 10_000))
         return (test, try test.lookUp("file").inode)
     }
@@ -33,7 +33,7 @@ import VolumeEngine
     }
 
     @Test func aNewFile() throws {
-        let test = try TestVolume(inMemory: true)
+        let test = try TestVolume(inMemory: true, features: [])
         var file: TestFile?
         // Created with its attributes; header and first page in one write; then header, length and times at the close.
         #expect(try calls { file = try test.create("file") } == 2)
@@ -63,7 +63,7 @@ import VolumeEngine
     }
 
     @Test func appending() throws {
-        let test = try TestVolume(inMemory: true)
+        let test = try TestVolume(inMemory: true, features: [])
         let file = try test.create("file")
         try file.write([1])
         for size in 1..<20 { #expect(try calls { try file.write([2], at: size) } == 1) }
@@ -71,7 +71,7 @@ import VolumeEngine
     }
 
     @Test func anOpenFilesAttributesNeedNoOpening() throws {
-        let test = try TestVolume(inMemory: true)
+        let test = try TestVolume(inMemory: true, features: [])
         let file = try test.create("file")
         var changes = AttributeChanges()
         changes.mode = 0o600
@@ -100,7 +100,7 @@ import VolumeEngine
     }
 
     @Test func directories() throws {
-        let test = try TestVolume(inMemory: true)
+        let test = try TestVolume(inMemory: true, features: [])
         #expect(try calls { _ = try test.makeDirectory("directory") } == 4)
         // Looked at, opened, read to its end, pinned, moved aside; then header and directory go.
         #expect(try calls { try test.removeDirectory("directory") } == 8)

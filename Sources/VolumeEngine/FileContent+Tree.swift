@@ -1,0 +1,199 @@
+import CLinux
+import Ciphers
+import Storage
+import VolumeFormat
+
+/// How an open file uses its page tree (FORMAT §12).
+extension FileContent {
+    /// The lines of pages, with their nodes read in; `nil` without a tree. The caller holds `lock`.
+    func lines(_ first: PageIndex, count: Int) throws(Errno) -> [TreeEntry]? {
+        guard let tree else { return nil }
+        while true {
+            let (entries, missing) = tree.entries(first.rawValue, count: count)
+            if missing.isEmpty { return entries }
+            for index in missing { try loadLeaf(index, of: tree) }
+        }
+    }
+
+    /// Before pages are stored: their nodes are in memory, and stay there.
+    func holdLines(_ first: PageIndex, count: Int) throws(Errno) {
+        guard let tree else { return }
+        repeat { _ = try lines(first, count: count) } while !tree.hold(first.rawValue, count: count)
+        volume.trees?.note(inode, tree, in: volume.table)
+    }
+
+    /// Consecutive sealed pages, beginning with `first` at `cipher`, were stored. The caller holds `lock` alone, and their lines.
+    func listPages(_ first: PageIndex, count: Int, at cipher: UnsafeRawPointer) {
+        guard let tree else { return }
+        tree.list(first.rawValue, count: count) { Self.line(first, $0, cipher, tree.session) }
+    }
+
+    /// A call that changes pages failed: some may be the old ones still. It stays with the sessions until all pages were looked at.
+    func doubtPages() {
+        guard let tree else { return }
+        tree.doubt()
+        volume.trees?.note(inode, tree, in: volume.table)
+    }
+
+    /// The file ends after so many pages. The caller holds `lock` alone.
+    func cutLines(to pages: UInt64) {
+        guard let tree else { return }
+        tree.cut(to: pages)
+        volume.trees?.note(inode, tree, in: volume.table)
+    }
+
+    private static func line(
+        _ first: PageIndex, _ index: Int, _ cipher: UnsafeRawPointer, _ session: UInt64
+    ) -> TreeEntry {
+        let skip = first.rawValue == 0 && index == 0 ? Geometry.headerSize : 0
+        return TreeEntry(
+            tagAt: cipher + index * Geometry.pageSize + skip + PageLeader.tagOffset, word: session)
+    }
+
+    /// Pages become holes by `action`. The caller holds `lock` alone.
+    func unlistPages(_ first: UInt64, _ last: UInt64, by action: () throws(Errno) -> Void) throws(Errno) {
+        // Their nodes are there before, and what comes after it needs no reading.
+        try forEachListed(first, last) { (_, _) in }
+        do throws(Errno) { try action() } catch {
+            doubtPages()
+            throw error
+        }
+        try forEachListed(first, last) { (tree, range) in
+            tree.list(range.lowerBound, count: range.count) { _ in .none }
+        }
+    }
+
+    /// Pages from `first` to `last` that may be listed, node by node; their lines are held.
+    private func forEachListed(
+        _ first: UInt64, _ last: UInt64, _ body: (PageTree, Range<UInt64>) -> Void
+    ) throws(Errno) {
+        guard let tree else { return }
+        var from = first
+        while from <= last {
+            let (index, slot) = PageTree.leaf(of: from)
+            // Where nothing is listed, nothing has to be taken off: sparse files may be of any size.
+            guard let next = try nextListedLeaf(from: index, of: tree) else { return }
+            if next > index {
+                from = next * UInt64(TreeGeometry.arity)
+                continue
+            }
+            let count = Int(min(UInt64(TreeGeometry.arity - slot), last - from + 1))
+            try holdLines(PageIndex(rawValue: from), count: count)
+            body(tree, from..<from + UInt64(count))
+            from += UInt64(count)
+        }
+    }
+
+    /// The first lowest node from `index` on that may list something; `nil` where none does.
+    func nextListedLeaf(from index: UInt64, of tree: PageTree) throws(Errno) -> UInt64? {
+        var index = index
+        while true {
+            switch tree.next(from: index) {
+            case .none: return nil
+            case .listed(let found): return found
+            case .nothingUntil(let next): index = next
+            case .unknown(let node, let entry): tree.add(node, entry, try readNode(node, entry))
+            }
+        }
+    }
+
+    private func loadLeaf(_ index: UInt64, of tree: PageTree) throws(Errno) {
+        while true {
+            switch tree.source(of: index) {
+            case .nothing: return tree.addEmpty(index)
+            case .below(let node, let entry):
+                tree.add(node, entry, try readNode(node, entry))
+                if node.level == 1 { return }
+            }
+        }
+    }
+
+    /// Reads a node and opens it; its tag is the one that its entry lists.
+    func readNode(_ node: PageTree.NodeID, _ entry: TreeEntry) throws(Errno) -> [TreeEntry] {
+        let file = try openTreeFile(creating: false)
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: 2 * TreeGeometry.nodeSize, alignment: 16)
+        defer { buffer.deallocate() }
+        let got = try Lower.read(
+            file, into: buffer, count: TreeGeometry.nodeSize,
+            at: TreeGeometry.offset(level: node.level, index: node.index, slot: entry.word))
+        let leader = PageLeader(at: buffer)
+        let (count, rest) = leader.usedLength.quotientAndRemainder(dividingBy: TreeEntry.size)
+        guard got == TreeGeometry.nodeSize, entry.hasTag(at: buffer + PageLeader.tagOffset), rest == 0,
+            count <= TreeGeometry.arity, let key = keys.first(where: { $0.version == leader.version })?.tree
+        else { throw damagedTree("a node is not the one that is listed") }
+        let plain = buffer + TreeGeometry.nodeSize
+        let aad = TreeAAD.make(file: header.file, level: node.level, index: node.index, leader: leader)
+        do {
+            try volume.aead.withContext(for: key.key) { (context) throws(CipherError) in
+                try context.loadForOpening(key.key)
+                try withUnsafeBytes(of: aad) { (aad) throws(CipherError) in
+                    try context.open(
+                        iv: buffer, aad: aad,
+                        ciphertext: UnsafeRawBufferPointer(
+                            start: buffer + Geometry.leaderSize, count: Geometry.payload),
+                        tag: buffer + PageLeader.tagOffset, plaintext: plain)
+                }
+            }
+        } catch { throw error.code == .notAuthentic ? damagedTree("a node is not authentic") : .io }
+        return (0..<count).map { TreeEntry(at: plain + $0 * TreeEntry.size) }
+    }
+
+    func damagedTree(_ reason: String) -> Errno { volume.damaged(.pageTree, inode.number, reason) }
+
+    /// The file that the tree's nodes are in.
+    func openTreeFile(creating: Bool) throws(Errno) -> Descriptor {
+        if let known = treeFile.withLock({ $0 }) { return known }
+        guard let trees = volume.trees, let tree else { throw .io }
+        let name = "\(tree.file)"
+        let opened: Descriptor
+        if creating {
+            opened = try Lower.open(trees.directory, name, flags: O_RDWR | O_CREAT | O_NOCTTY, mode: 0o600)
+        } else {
+            do throws(Errno) {
+                opened = try Lower.open(
+                    trees.directory, name,
+                    flags: (volume.options.readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY)
+            } catch {
+                guard error == .noEntry || error == .loop else { throw error }
+                throw damagedTree("its file is missing")
+            }
+        }
+        return treeFile.withLock { kept in
+            if let kept { return kept }
+            kept = opened
+            return opened
+        }
+    }
+
+    /// The last name is about to go: programs that have it open go on.
+    func keepTreeFile() {
+        guard let tree, tree.state.withLock({ $0.root.depth }) > 0 else { return }
+        _ = try? openTreeFile(creating: false)
+    }
+
+    /// A page is not what its line says. After a crash, or a write that failed, it may be another version that nothing lists yet; then
+    /// it is listed as it is. The caller holds `lock`.
+    func openUnlisted(
+        _ page: PageIndex, at start: UnsafeMutableRawPointer, into plain: UnsafeMutableRawPointer,
+        using context: inout AEADContext
+    ) throws(Errno) -> Bool {
+        guard let tree else { return false }
+        let leader = start + (page.rawValue == 0 ? Geometry.headerSize : 0)
+        guard let sessions = tree.unlistedSessions else { return false }
+        for session in sessions {
+            guard try openPage(page, at: start, into: plain, session: session, using: &context) else { continue }
+            tree.accept(page.rawValue, TreeEntry(tagAt: leader + PageLeader.tagOffset, word: session))
+            volume.trees?.note(inode, tree, in: volume.table)
+            return true
+        }
+        return false
+    }
+
+    /// A page is a hole, and its line lists one that was there. False where nothing explains that. The caller holds `lock`.
+    func admitsHole(_ page: PageIndex) -> Bool {
+        guard let tree, tree.isRagged else { return false }
+        tree.accept(page.rawValue, .none)
+        volume.trees?.note(inode, tree, in: volume.table)
+        return true
+    }
+}

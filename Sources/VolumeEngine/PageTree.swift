@@ -1,0 +1,373 @@
+import Synchronization
+import VolumeFormat
+
+/// Which version of each page a file has: the lines of its page tree that are in memory (FORMAT §12). No input or output here.
+///
+/// What a program writes changes the lowest nodes in memory at once, so that this mount notices any other version; `PageTreeStore`
+/// brings them to the lower storage from time to time, once the pages are durable. What lies between is known after a crash by its
+/// session alone.
+///
+/// Lock order: `state` is a leaf. Lines change under the content's lock held alone, or, when a page after a crash is listed as it was
+/// found, while writers are kept out.
+final class PageTree: Sendable {
+    let file: UniqueID
+
+    struct Leaf {
+        /// Lines of up to `TreeGeometry.arity` pages; what is missing at the end is none.
+        var entries: [TreeEntry] = []
+        /// Differs from what is stored.
+        var isDirty = false
+        /// Was taken to be stored, and the header does not know it yet.
+        var isBeingStored = false
+        var isPinned: Bool { isDirty || isBeingStored }
+
+        subscript(slot: Int) -> TreeEntry {
+            get { slot < entries.count ? entries[slot] : .none }
+            set {
+                while entries.count <= slot {
+                    if newValue.isNone { return }
+                    entries.append(.none)
+                }
+                entries[slot] = newValue
+            }
+        }
+    }
+
+    struct State {
+        /// What the header says, or is about to say.
+        var root: TreeRoot
+        /// Of stored nodes only lines of pages below it count: the file was cut there.
+        var storedPages = UInt64.max
+        var leaves: [UInt64: Leaf] = [:]
+        /// Nodes above the lowest, as `root` has them.
+        var uppers: [NodeID: [TreeEntry]] = [:]
+        /// A crash, or a write that failed, may have left pages that are not listed.
+        var isRagged: Bool
+        /// Writes that failed.
+        var failures: UInt64 = 0
+        /// Where the file was cut since nodes were taken to be stored.
+        var cutSince = UInt64.max
+        /// The header that was stored last does not say what `root` says.
+        var headerIsBehind = false
+        /// The last name is gone: it is stored no more.
+        var isGone = false
+    }
+
+    struct NodeID: Hashable {
+        var level: Int
+        var index: UInt64
+    }
+
+    let state: Mutex<State>
+    /// What new pages are sealed with. Changed under the content's lock held alone.
+    private let sealing: Atomic<UInt64>
+    /// It is in the volume's table.
+    private let isNoted = Atomic<Bool>(false)
+
+    /// Lowest nodes that are kept though they are stored.
+    private static let keptLeaves = 1024
+
+    /// Of a file that was made just now.
+    init(creating file: UniqueID) {
+        self.file = file
+        state = Mutex(State(root: TreeRoot(floor: 1, top: 1), isRagged: false))
+        sealing = Atomic(2)
+    }
+
+    /// Of a file whose header was read. `isExplained`: it may be as a crash left it.
+    init(_ root: TreeRoot, of file: UniqueID, isExplained: Bool) {
+        self.file = file
+        let isRagged = isExplained || root.top > root.floor
+        var state = State(root: root, isRagged: isRagged)
+        if root.depth == 0 { state.leaves[0] = Leaf(entries: [root.entries.0, root.entries.1]) }
+        self.state = Mutex(state)
+        // Two more may have been used than the stored header says.
+        sealing = Atomic(isRagged ? root.top + 3 : root.floor + 1)
+    }
+
+    var session: UInt64 { sealing.load(ordering: .acquiring) }
+
+    /// Which lowest node lists a page, and where.
+    static func leaf(of page: UInt64) -> (index: UInt64, slot: Int) {
+        let (index, slot) = page.quotientAndRemainder(dividingBy: UInt64(TreeGeometry.arity))
+        return (index, Int(slot))
+    }
+
+    /// The lines of pages whose nodes are in memory; `missing` is told of the others.
+    func entries(_ first: UInt64, count: Int) -> (entries: [TreeEntry], missing: [UInt64]) {
+        state.withLock { state in
+            var entries: [TreeEntry] = []
+            entries.reserveCapacity(count)
+            var missing: [UInt64] = []
+            var (index, slot) = Self.leaf(of: first)
+            while entries.count < count {
+                let some = min(TreeGeometry.arity - slot, count - entries.count)
+                if let leaf = state.leaves[index] {
+                    for place in slot..<slot + some { entries.append(leaf[place]) }
+                } else {
+                    missing.append(index)
+                    entries.append(contentsOf: repeatElement(.none, count: some))
+                }
+                (index, slot) = (index + 1, 0)
+            }
+            return (entries, missing)
+        }
+    }
+
+    /// Where a lowest node that is not in memory is to be read from.
+    enum Source {
+        /// It lists nothing, nor do those after it up to `next`; `nil`: none is stored after it.
+        case nothing(next: UInt64?)
+        /// Below that node, which is in memory, or is the uppermost one.
+        case below(NodeID, TreeEntry)
+    }
+
+    /// The next node to read on the way to the lowest one of `index`; with level 1 it is that one itself.
+    func source(of index: UInt64) -> Source {
+        state.withLock { state in
+            let arity = UInt64(TreeGeometry.arity)
+            guard state.root.depth > 0, index * arity < min(state.storedPages, TreeGeometry.pages(below: state.root.depth))
+            else { return .nothing(next: nil) }
+            var node = NodeID(level: state.root.depth, index: 0)
+            var entry = state.root.entries.0
+            while node.level > 1, let lines = state.uppers[node] {
+                let child = index / TreeGeometry.pages(below: node.level - 2)
+                let slot = Int(child % arity)
+                entry = slot < lines.count ? lines[slot] : .none
+                node = NodeID(level: node.level - 1, index: child)
+                if entry.isNone {
+                    let leaves = TreeGeometry.pages(below: node.level - 1)
+                    return .nothing(next: (index / leaves + 1) * leaves)
+                }
+            }
+            return .below(node, entry)
+        }
+    }
+
+    /// What lies at a lowest node, or after it.
+    enum Next {
+        case none
+        /// That node is in memory, or is stored.
+        case listed(UInt64)
+        /// The next one to look at.
+        case nothingUntil(UInt64)
+        /// It takes a node that is not in memory to tell.
+        case unknown(NodeID, TreeEntry)
+    }
+
+    func next(from index: UInt64) -> Next {
+        if state.withLock({ $0.leaves[index] != nil }) { return .listed(index) }
+        switch source(of: index) {
+        case .below(let node, let entry): return node.level == 1 ? .listed(index) : .unknown(node, entry)
+        case .nothing(let stored):
+            let kept = state.withLock { $0.leaves.keys.filter { $0 > index }.min() }
+            guard let next = [kept, stored].compactMap({ $0 }).min() else { return .none }
+            return .nothingUntil(next)
+        }
+    }
+
+    /// A node was read, by `entry`.
+    func add(_ node: NodeID, _ entry: TreeEntry, _ lines: [TreeEntry]) {
+        state.withLock { state in
+            if node.level > 1 {
+                state.uppers[node] = lines
+                return
+            }
+            Self.add(lines, at: node.index, to: &state)
+        }
+    }
+
+    /// A lowest node that lists nothing.
+    func addEmpty(_ index: UInt64) { state.withLock { Self.add([], at: index, to: &$0) } }
+
+    private static func add(_ lines: [TreeEntry], at index: UInt64, to state: inout State) {
+        guard state.leaves[index] == nil else { return }
+        if state.leaves.count >= keptLeaves {
+            for (key, leaf) in state.leaves where !leaf.isPinned && !(key == 0 && state.root.depth == 0) {
+                state.leaves[key] = nil
+                if state.leaves.count < keptLeaves { break }
+            }
+        }
+        let first = index * UInt64(TreeGeometry.arity)
+        let counted = state.storedPages > first ? min(UInt64(lines.count), state.storedPages - first) : 0
+        state.leaves[index] = Leaf(entries: Array(lines.prefix(Int(counted))))
+    }
+
+    /// Before pages are stored: their nodes, which are in memory, stay there. False when one is not.
+    func hold(_ first: UInt64, count: Int) -> Bool {
+        state.withLock { state in
+            let (from, to) = (Self.leaf(of: first).index, Self.leaf(of: first + UInt64(count) - 1).index)
+            for index in from...to where state.leaves[index] == nil { return false }
+            for index in from...to { state.leaves[index]?.isDirty = true }
+            return true
+        }
+    }
+
+    /// Pages were stored; `line` gives the line of each. Their nodes are held.
+    func list(_ first: UInt64, count: Int, _ line: (Int) -> TreeEntry) {
+        state.withLock { state in
+            var (index, slot) = Self.leaf(of: first)
+            var done = 0
+            while done < count {
+                let some = min(TreeGeometry.arity - slot, count - done)
+                for place in 0..<some {
+                    state.leaves[index, default: Leaf()][slot + place] = line(done + place)
+                }
+                done += some
+                (index, slot) = (index + 1, 0)
+            }
+        }
+    }
+
+    /// A write failed: pages may be the old ones or the new ones.
+    func doubt() {
+        state.withLock { state in
+            state.isRagged = true
+            state.failures += 1
+        }
+    }
+
+    /// Sessions of pages that are not listed and may be there all the same; `nil` where there are none.
+    var unlistedSessions: ClosedRange<UInt64>? {
+        state.withLock { $0.isRagged ? $0.root.floor...max($0.root.top + 4, session) : nil }
+    }
+
+    var isRagged: Bool { state.withLock { $0.isRagged } }
+
+    /// Writes that have failed; `nil` when there is nothing that may not be listed.
+    var doubts: UInt64? { state.withLock { $0.isRagged ? $0.failures : nil } }
+
+    /// The file ends after so many pages.
+    func cut(to pages: UInt64) {
+        state.withLock { state in
+            let (last, count) = Self.leaf(of: pages)
+            for index in state.leaves.keys where index > last { state.leaves[index] = nil }
+            if let leaf = state.leaves[last], leaf.entries.count > count {
+                state.leaves[last] = Leaf(entries: Array(leaf.entries.prefix(count)), isDirty: true)
+            }
+            state.storedPages = min(state.storedPages, pages)
+            state.cutSince = min(state.cutSince, pages)
+        }
+    }
+
+    /// A page was found to be another version than its line, as a crash may have left it. Writers are kept out.
+    func accept(_ page: UInt64, _ line: TreeEntry) {
+        state.withLock { state in
+            let (index, slot) = Self.leaf(of: page)
+            // Where its node is no longer in memory it will be found again.
+            guard var leaf = state.leaves[index] else { return }
+            leaf[slot] = line
+            leaf.isDirty = true
+            state.leaves[index] = leaf
+        }
+    }
+
+    /// Something differs from what is stored, or may.
+    var needsStore: Bool {
+        state.withLock { state in
+            !state.isGone
+                && (state.isRagged || state.headerIsBehind || state.storedPages < UInt64.max
+                    || state.leaves.contains { $0.value.isPinned })
+        }
+    }
+
+    /// What a header says that is about to be stored; `isOpen`: pages will be written. The sessions in it tell a reader whether all pages
+    /// are listed. Under the content's lock, held alone.
+    func rootForHeader(isOpen: Bool) -> TreeRoot {
+        state.withLock { state in
+            let isBehind = isOpen || state.isRagged || state.leaves.contains { $0.value.isPinned }
+            state.root.top = isBehind ? max(session, state.root.floor + 1) : state.root.floor
+            return state.root
+        }
+    }
+
+    /// The last name is gone.
+    func leave() { state.withLock { $0.isGone = true } }
+
+    /// True for the first change since it was stored as it is.
+    func noteChange() -> Bool {
+        guard !isNoted.exchange(true, ordering: .acquiringAndReleasing) else { return false }
+        return state.withLock { !$0.isGone }
+    }
+
+    func noteStored() { isNoted.store(false, ordering: .releasing) }
+}
+
+/// What is taken from a page tree to be stored: see `PageTreeStore`.
+struct TreeSnapshot {
+    /// Everything sealed before it is listed.
+    let session: UInt64
+    /// Pages of the file.
+    let pages: UInt64
+    /// The tree as the lower storage has it, and how far it counts.
+    let root: TreeRoot
+    let storedPages: UInt64
+    /// Lowest nodes to be stored.
+    let leaves: [UInt64: [TreeEntry]]
+    /// It lists all pages that were there.
+    let isWhole: Bool
+    fileprivate let wasRagged: Bool
+}
+
+extension PageTree {
+    /// Takes what is to be stored; what is sealed from now on belongs to the next session. `scanned`: how many writes had failed when
+    /// all pages were looked at. Under the content's lock, held alone.
+    func takeSnapshot(pages: UInt64, scanned: UInt64?) -> TreeSnapshot {
+        state.withLock { state in
+            // No further than what a reader of the stored header still looks for.
+            if session <= max(state.root.top, state.root.floor + 1) { sealing.store(session + 1, ordering: .releasing) }
+            var taken: [UInt64: [TreeEntry]] = [:]
+            for (index, leaf) in state.leaves where leaf.isPinned || (index == 0 && state.root.depth == 0) {
+                taken[index] = leaf.entries
+                state.leaves[index]?.isDirty = false
+                state.leaves[index]?.isBeingStored = true
+            }
+            state.cutSince = .max
+            let wasRagged = state.isRagged
+            let isWhole = !wasRagged || scanned == state.failures
+            // A write that fails from now on belongs to the next session.
+            if isWhole { state.isRagged = false }
+            return TreeSnapshot(
+                session: session, pages: pages, root: state.root, storedPages: state.storedPages, leaves: taken,
+                isWhole: isWhole, wasRagged: wasRagged)
+        }
+    }
+
+    /// The nodes could not be stored.
+    func putBack(_ snapshot: TreeSnapshot) {
+        state.withLock { state in
+            for index in snapshot.leaves.keys where state.leaves[index]?.isBeingStored == true {
+                state.leaves[index]?.isBeingStored = false
+                state.leaves[index]?.isDirty = true
+            }
+            if snapshot.wasRagged { state.isRagged = true }
+        }
+    }
+
+    /// The nodes are durable; the header is about to say so. Under the content's lock, held alone.
+    func commit(_ snapshot: TreeSnapshot, _ built: BuiltTree) {
+        state.withLock { state in
+            let floor = snapshot.isWhole ? snapshot.session : state.root.floor
+            state.root = TreeRoot(floor: floor, top: max(floor, state.root.top), depth: built.depth, entries: built.entries)
+            state.storedPages = state.cutSince
+            state.uppers = state.uppers.filter { $0.key.level <= built.depth }
+            state.uppers.merge(built.uppers) { $1 }
+            for index in snapshot.leaves.keys { state.leaves[index]?.isBeingStored = false }
+            // What the header itself lists is nowhere else.
+            if built.depth == 0, state.leaves[0] == nil {
+                state.leaves[0] = Leaf(entries: [built.entries.0, built.entries.1])
+            }
+            state.headerIsBehind = true
+        }
+    }
+
+    func headerWasStored() { state.withLock { $0.headerIsBehind = false } }
+}
+
+/// A tree whose nodes are stored, and whose root is not yet in the header.
+struct BuiltTree {
+    var depth = 0
+    var entries = (TreeEntry.none, TreeEntry.none)
+    var uppers: [PageTree.NodeID: [TreeEntry]] = [:]
+    var hasNodes = false
+}

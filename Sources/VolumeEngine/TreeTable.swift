@@ -1,0 +1,63 @@
+import Storage
+import Synchronization
+import VolumeFormat
+
+/// Page trees that are not stored as they are in memory, of files that are open and of files that are not (FORMAT §12).
+final class TreeTable: Sendable {
+    struct Item {
+        /// With one reference, until the tree is stored.
+        let inode: Inode
+        let tree: PageTree
+    }
+
+    /// `.lethefs/trees`: a file for each file of more than two pages.
+    let directory: Descriptor
+    /// One at a time stores trees. Outermost: taken before a file's gate, over flushes of the lower storage.
+    let storing = Mutex<Void>(())
+    /// An unmount waits: what takes long is left for another time.
+    let isEnding = Atomic<Bool>(false)
+    // Leaf lock.
+    private let items = Mutex<[InodeKey: Item]>([:])
+
+    /// So many files are stored before their time.
+    private static let manyFiles = 16_384
+
+    init(directory: Descriptor) { self.directory = directory }
+
+    /// A tree has changed.
+    func note(_ inode: Inode, _ tree: PageTree, in table: InodeTable) {
+        guard tree.noteChange() else { return }
+        // Whoever changes it has a reference.
+        table.retain(inode)
+        let replaced = items.withLock { $0.updateValue(Item(inode: inode, tree: tree), forKey: inode.key) }
+        if let replaced { table.release(replaced.inode) }
+    }
+
+    /// The tree of a file, if it is not stored.
+    func find(_ key: InodeKey, _ file: UniqueID) -> PageTree? {
+        guard let tree = items.withLock({ $0[key]?.tree }), tree.file == file else { return nil }
+        return tree
+    }
+
+    /// The file has lost its last name: its nodes are of no use any more.
+    func forget(_ key: InodeKey, in table: InodeTable) {
+        guard let item = items.withLock({ $0.removeValue(forKey: key) }) else { return }
+        item.tree.leave()
+        table.release(item.inode)
+    }
+
+    /// A tree was stored as it is. The caller keeps writers out.
+    func drop(_ item: Item, in table: InodeTable) {
+        item.tree.noteStored()
+        let isThere = items.withLock { items in
+            guard items[item.inode.key]?.tree === item.tree else { return false }
+            items[item.inode.key] = nil
+            return true
+        }
+        if isThere { table.release(item.inode) }
+    }
+
+    var all: [Item] { items.withLock { Array($0.values) } }
+    var isEmpty: Bool { items.withLock { $0.isEmpty } }
+    var hasMany: Bool { items.withLock { $0.count > Self.manyFiles } }
+}
