@@ -294,6 +294,10 @@ extension FileContent {
         return try lock.writing { () throws(Errno) in
             try requireKeys()
             guard current.version == version, header.slots.count > 1 else { return current.version == version }
+            if let tree, tree.isGone {
+                // Nobody opens it again, and those who have it open need both: its nodes stay as they are.
+                return false
+            }
             try storeTreeLocked(under: version)
             let previous = (header, keys)
             let slot = header.slots[header.currentIndex]

@@ -19,7 +19,7 @@ extension FileContent {
     func holdLines(_ first: PageIndex, count: Int) throws(Errno) {
         guard let tree else { return }
         repeat { _ = try lines(first, count: count) } while !tree.hold(first.rawValue, count: count)
-        volume.trees?.note(inode, tree, in: volume.table)
+        noteTree(tree)
     }
 
     /// Consecutive sealed pages, beginning with `first` at `cipher`, were stored. The caller holds `lock` alone, and their lines.
@@ -32,6 +32,12 @@ extension FileContent {
     func doubtPages() {
         guard let tree else { return }
         tree.doubt()
+        noteTree(tree)
+    }
+
+    /// It has something to store.
+    private func noteTree(_ tree: PageTree) {
+        guard isWritable, !volume.options.readOnly else { return }
         volume.trees?.note(inode, tree, in: volume.table)
     }
 
@@ -39,7 +45,7 @@ extension FileContent {
     func cutLines(to pages: UInt64) {
         guard let tree else { return }
         tree.cut(to: pages)
-        volume.trees?.note(inode, tree, in: volume.table)
+        noteTree(tree)
     }
 
     private static func line(
@@ -183,7 +189,7 @@ extension FileContent {
         for session in sessions {
             guard try openPage(page, at: start, into: plain, session: session, using: &context) else { continue }
             tree.accept(page.rawValue, TreeEntry(tagAt: leader + PageLeader.tagOffset, word: session))
-            volume.trees?.note(inode, tree, in: volume.table)
+            noteTree(tree)
             return true
         }
         return false
@@ -193,7 +199,7 @@ extension FileContent {
     func admitsHole(_ page: PageIndex) -> Bool {
         guard let tree, tree.isRagged else { return false }
         tree.accept(page.rawValue, .none)
-        volume.trees?.note(inode, tree, in: volume.table)
+        noteTree(tree)
         return true
     }
 }

@@ -98,7 +98,7 @@ package final class FileContent: @unchecked Sendable {
         let id = try Volume.randomID()
         do {
             let (slot, dek) = try zoneKeys.makeSlot(version: .first, now: Volume.now)
-            tree = volume.trees == nil ? nil : PageTree(creating: id)
+            tree = volume.trees.map { PageTree(creating: id, $0.budget) }
             keys = [try FileKeys(version: slot.version, dek: dek.key, file: id, isListed: tree != nil)]
             header = FileHeader(
                 volume: volume.description.volume, file: id, zone: inode.zone, state: .open, size: 0, generation: 0,
@@ -121,10 +121,13 @@ package final class FileContent: @unchecked Sendable {
         self.isWritable = isWritable
         header = loaded.header
         keys = loaded.keys
-        tree = loaded.header.tree.map { root in
+        if let root = loaded.header.tree, let trees = volume.trees {
             // One whose last nodes are not stored yet is in memory.
-            volume.trees?.find(inode.key, loaded.header.file)
-                ?? PageTree(root, of: loaded.header.file, isExplained: loaded.isExplained)
+            tree =
+                trees.find(inode.key, loaded.header.file)
+                ?? PageTree(root, of: loaded.header.file, isExplained: loaded.isExplained, trees.budget)
+        } else {
+            tree = nil
         }
         holesAllowed = loaded.holesAllowed
         stage = loaded.isDoubtful ? .doubtful : .closed

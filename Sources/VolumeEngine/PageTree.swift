@@ -51,6 +51,8 @@ final class PageTree: Sendable {
         var headerIsBehind = false
         /// The last name is gone: it is stored no more.
         var isGone = false
+        /// Lowest nodes that the budget knows of.
+        var counted = 0
     }
 
     struct NodeID: Hashable {
@@ -64,19 +66,24 @@ final class PageTree: Sendable {
     /// It is in the volume's table.
     private let isNoted = Atomic<Bool>(false)
 
-    /// Lowest nodes that are kept though they are stored.
-    private static let keptLeaves = 1024
+    /// Lowest nodes that are kept though they are stored: as long as all files together keep few, and otherwise.
+    private static let (keptLeaves, keptScarcely) = (1024, 16)
+    /// The same for the nodes above them.
+    private static let keptUppers = 256
+    private let budget: LeafBudget
 
     /// Of a file that was made just now.
-    init(creating file: UniqueID) {
+    init(creating file: UniqueID, _ budget: LeafBudget) {
         self.file = file
+        self.budget = budget
         state = Mutex(State(root: TreeRoot(floor: 1, top: 1), isRagged: false))
         sealing = Atomic(2)
     }
 
     /// Of a file whose header was read. `isExplained`: it may be as a crash left it.
-    init(_ root: TreeRoot, of file: UniqueID, isExplained: Bool) {
+    init(_ root: TreeRoot, of file: UniqueID, isExplained: Bool, _ budget: LeafBudget) {
         self.file = file
+        self.budget = budget
         let isRagged = isExplained || root.top > root.floor
         var state = State(root: root, isRagged: isRagged)
         if root.depth == 0 { state.leaves[0] = Leaf(entries: [root.entries.0, root.entries.1]) }
@@ -84,6 +91,8 @@ final class PageTree: Sendable {
         // Two more may have been used than the stored header says.
         sealing = Atomic(isRagged ? root.top + 3 : root.floor + 1)
     }
+
+    deinit { budget.count.subtract(state.withLock { $0.counted }, ordering: .relaxed) }
 
     var session: UInt64 { sealing.load(ordering: .acquiring) }
 
@@ -170,24 +179,33 @@ final class PageTree: Sendable {
     func add(_ node: NodeID, _ entry: TreeEntry, _ lines: [TreeEntry]) {
         state.withLock { state in
             if node.level > 1 {
+                Self.trim(&state.uppers)
                 state.uppers[node] = lines
                 return
             }
-            Self.add(lines, at: node.index, to: &state)
+            add(lines, at: node.index, to: &state)
         }
     }
 
-    /// A lowest node that lists nothing.
-    func addEmpty(_ index: UInt64) { state.withLock { Self.add([], at: index, to: &$0) } }
+    /// Makes room for one more.
+    static func trim(_ uppers: inout [NodeID: [TreeEntry]]) {
+        while uppers.count >= keptUppers, let any = uppers.keys.randomElement() { uppers[any] = nil }
+    }
 
-    private static func add(_ lines: [TreeEntry], at index: UInt64, to state: inout State) {
+    /// A lowest node that lists nothing.
+    func addEmpty(_ index: UInt64) { state.withLock { add([], at: index, to: &$0) } }
+
+    private func add(_ lines: [TreeEntry], at index: UInt64, to state: inout State) {
         guard state.leaves[index] == nil else { return }
-        if state.leaves.count >= keptLeaves {
+        let limit = budget.isScarce ? Self.keptScarcely : Self.keptLeaves
+        if state.leaves.count >= limit {
             for (key, leaf) in state.leaves where !leaf.isPinned && !(key == 0 && state.root.depth == 0) {
                 state.leaves[key] = nil
-                if state.leaves.count < keptLeaves { break }
+                if state.leaves.count < limit { break }
             }
         }
+        budget.count.add(state.leaves.count + 1 - state.counted, ordering: .relaxed)
+        state.counted = state.leaves.count + 1
         let first = index * UInt64(TreeGeometry.arity)
         let counted = state.storedPages > first ? min(UInt64(lines.count), state.storedPages - first) : 0
         state.leaves[index] = Leaf(entries: Array(lines.prefix(Int(counted))))
@@ -281,6 +299,8 @@ final class PageTree: Sendable {
         }
     }
 
+    var isGone: Bool { state.withLock { $0.isGone } }
+
     /// The last name is gone.
     func leave() { state.withLock { $0.isGone = true } }
 
@@ -291,6 +311,13 @@ final class PageTree: Sendable {
     }
 
     func noteStored() { isNoted.store(false, ordering: .releasing) }
+}
+
+/// How many lowest nodes all trees of a volume keep.
+final class LeafBudget: Sendable {
+    let count = Atomic<Int>(0)
+    /// 32 MiB of them.
+    var isScarce: Bool { count.load(ordering: .relaxed) > 8192 }
 }
 
 /// What is taken from a page tree to be stored: see `PageTreeStore`.
@@ -352,6 +379,7 @@ extension PageTree {
             state.storedPages = state.cutSince
             state.uppers = state.uppers.filter { $0.key.level <= built.depth }
             state.uppers.merge(built.uppers) { $1 }
+            Self.trim(&state.uppers)
             for index in snapshot.leaves.keys { state.leaves[index]?.isBeingStored = false }
             // What the header itself lists is nowhere else.
             if built.depth == 0, state.leaves[0] == nil {

@@ -14,6 +14,7 @@ final class TreeTable: Sendable {
     let directory: Descriptor
     /// One at a time stores trees. Outermost: taken before a file's gate, over flushes of the lower storage.
     let storing = Mutex<Void>(())
+    let budget = LeafBudget()
     /// An unmount waits: what takes long is left for another time.
     let isEnding = Atomic<Bool>(false)
     // Leaf lock.

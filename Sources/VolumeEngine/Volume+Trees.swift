@@ -70,7 +70,10 @@ extension Volume {
                 works[works.count - 1].snapshot = try take(content, trees)
             } catch {
                 // It lost its name meanwhile.
-                if error == .stale || error == .noEntry { continue }
+                if error == .stale || error == .noEntry {
+                    trees.forget(item.inode.key, in: table)
+                    continue
+                }
                 failure = failure ?? error
             }
         }
@@ -96,6 +99,10 @@ extension Volume {
 
     private func take(_ content: FileContent, _ trees: TreeTable) throws(Errno) -> TreeSnapshot? {
         try content.ensureKeys()
+        guard try content.lowerAttributes().st_nlink > 0 else {
+            trees.forget(content.inode.key, in: table)
+            return nil
+        }
         var scanned: UInt64?
         if let doubts = content.tree?.doubts,
             try content.scanTree({ trees.isEnding.load(ordering: .acquiring) })

@@ -144,12 +144,12 @@ package final class VolumeMount: Sendable {
     }
 
     /// Ends the mount: all that was written is flushed, and only then the volume is marked clean. No operation is under way.
-    package func close() throws(VolumeError) {
+    ///
+    /// `warn` is told of page trees that could not be stored; the header of each file says whether its tree lists all pages, and the next
+    /// mount goes by that.
+    package func close(warn: (VolumeError) -> Void = { _ in }) throws(VolumeError) {
         guard !volume.options.readOnly else { return }
-        do { try volume.storeTrees(isEnding: true) } catch {
-            // The header of each file says whether its tree lists all pages; those of a closed zone wait for another mount.
-            guard error == .keyRevoked || error == .noKey else { throw .lower(error, "storing page trees") }
-        }
+        do { try volume.storeTrees(isEnding: true) } catch { warn(.lower(error, "storing page trees")) }
         do { try Lower.syncAll(files.lowerRoot) } catch { throw .lower(error, "flushing the lower storage") }
         guard !volume.isDirty else { return }
         try storeLastManifest()

@@ -130,7 +130,9 @@ struct Daemon {
         mount.volume.settleAll()
         for keeper in keepers { keeper.stop() }
         var failure: Failure?
-        do { try mount.close() } catch { failure = Failure(error, lower: request.lower) }
+        do {
+            try mount.close { log.warning("\(Failure($0, lower: request.lower).what)") }
+        } catch { failure = Failure(error, lower: request.lower) }
         audit?.close((.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"]))
         control.stop()
         if case .failure(let error) = outcome { log.error("the session ended with \(error)") }
