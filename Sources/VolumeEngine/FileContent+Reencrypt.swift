@@ -40,7 +40,10 @@ extension FileContent {
                 (header.slots, keys) = try freshSlot(cutoff).list
                 return .done
             }
-            if !hasAttributes, size <= UInt64(Geometry.firstPayload), stage != .doubtful, !tailIsDoubtful {
+            // Nodes of a page tree, of a time when it was larger, may be under the old DEK.
+            if !hasAttributes, size <= UInt64(Geometry.firstPayload), stage != .doubtful, !tailIsDoubtful,
+                tree?.hasNodes != true
+            {
                 try reencryptFirstPage(cutoff)
                 return .done
             }

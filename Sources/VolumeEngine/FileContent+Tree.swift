@@ -173,7 +173,7 @@ extension FileContent {
 
     /// The last name is about to go: programs that have it open go on.
     func keepTreeFile() {
-        guard let tree, tree.state.withLock({ $0.root.depth }) > 0 else { return }
+        guard let tree, tree.hasNodes else { return }
         _ = try? openTreeFile(creating: false)
     }
 

@@ -109,7 +109,7 @@ extension FileContent {
 
     /// Has every lowest node that was sealed under another DEK stored again, and so all above it.
     private func holdNodes(notUnder version: KeyVersion) throws(Errno) {
-        guard let tree, tree.state.withLock({ $0.root.depth }) > 0 else { return }
+        guard let tree, tree.hasNodes else { return }
         let file = try openTreeFile(creating: false)
         var index: UInt64 = 0
         while let listed = try nextListedLeaf(from: index, of: tree) {

@@ -299,6 +299,9 @@ final class PageTree: Sendable {
         }
     }
 
+    /// The header names nodes.
+    var hasNodes: Bool { state.withLock { $0.root.depth > 0 } }
+
     var isGone: Bool { state.withLock { $0.isGone } }
 
     /// The last name is gone.

@@ -58,6 +58,15 @@ final class TreeTable: Sendable {
         if isThere { table.release(item.inode) }
     }
 
+    /// The mount is over: what could not be stored stays as it is.
+    func clear(in table: InodeTable) {
+        let left = items.withLock { items in
+            defer { items = [:] }
+            return items.values
+        }
+        for item in left { table.release(item.inode) }
+    }
+
     var all: [Item] { items.withLock { Array($0.values) } }
     var isEmpty: Bool { items.withLock { $0.isEmpty } }
     var hasMany: Bool { items.withLock { $0.count > Self.manyFiles } }

@@ -103,7 +103,10 @@ package final class Volume: Sendable {
     }
 
     // The table's number for the root keeps the root, and with it the lower directory open.
-    deinit { table.release(rootInode) }
+    deinit {
+        trees?.clear(in: table)
+        table.release(rootInode)
+    }
 
     /// The zone with that id.
     package func zone(_ id: ZoneID) throws(Errno) -> Zone {
