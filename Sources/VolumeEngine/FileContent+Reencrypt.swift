@@ -79,7 +79,9 @@ extension FileContent {
             // Never made before the moment that it is to be newer than, whatever the clock says.
             let (slot, dek) = try volume.storingKeys(header.zone)
                 .makeSlot(version: version, now: max(Volume.now, cutoff + 1))
-            return Fresh(slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file, isListed: tree != nil))
+            return Fresh(
+                slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file, isListed: tree != nil)
+            )
         } catch { throw error as? Errno ?? .io }
     }
 

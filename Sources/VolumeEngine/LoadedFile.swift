@@ -104,7 +104,9 @@ extension Volume {
         guard header.volume == description.volume else {
             throw damaged(.fileHeader, number, "of another volume or zone")
         }
-        guard (header.tree != nil) == (trees != nil) else { throw damaged(.fileHeader, number, "of another kind of volume") }
+        guard (header.tree != nil) == (trees != nil) else {
+            throw damaged(.fileHeader, number, "of another kind of volume")
+        }
         if header.zone != zone, !(try isAdmitted(header.zone)) {
             throw damaged(.fileHeader, number, "of another volume or zone")
         }
@@ -129,7 +131,10 @@ extension Volume {
             do { dek = try zoneKeys.unwrap(slot) } catch {
                 throw damaged(.fileHeader, number, "DEK slot: \(error.code.rawValue)")
             }
-            do { keys.append(try FileKeys(version: slot.version, dek: dek, file: header.file, isListed: header.tree != nil)) } catch { throw .io }
+            do {
+                keys.append(
+                    try FileKeys(version: slot.version, dek: dek, file: header.file, isListed: header.tree != nil))
+            } catch { throw .io }
         }
         return keys
     }

@@ -135,7 +135,8 @@ final class PageTree: Sendable {
     func source(of index: UInt64) -> Source {
         state.withLock { state in
             let arity = UInt64(TreeGeometry.arity)
-            guard state.root.depth > 0, index * arity < min(state.storedPages, TreeGeometry.pages(below: state.root.depth))
+            guard state.root.depth > 0,
+                index * arity < min(state.storedPages, TreeGeometry.pages(below: state.root.depth))
             else { return .nothing(next: nil) }
             var node = NodeID(level: state.root.depth, index: 0)
             var entry = state.root.entries.0
@@ -378,7 +379,8 @@ extension PageTree {
     func commit(_ snapshot: TreeSnapshot, _ built: BuiltTree) {
         state.withLock { state in
             let floor = snapshot.isWhole ? snapshot.session : state.root.floor
-            state.root = TreeRoot(floor: floor, top: max(floor, state.root.top), depth: built.depth, entries: built.entries)
+            state.root = TreeRoot(
+                floor: floor, top: max(floor, state.root.top), depth: built.depth, entries: built.entries)
             state.storedPages = state.cutSince
             state.uppers = state.uppers.filter { $0.key.level <= built.depth }
             state.uppers.merge(built.uppers) { $1 }

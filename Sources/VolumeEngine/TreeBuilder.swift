@@ -33,7 +33,8 @@ private struct TreeBuilder {
         guard built.depth > 0 else {
             let lines = snapshot.leaves[0] ?? []
             built.entries = (
-                snapshot.pages > 0 && !lines.isEmpty ? lines[0] : .none, snapshot.pages > 1 && lines.count > 1 ? lines[1] : .none
+                snapshot.pages > 0 && !lines.isEmpty ? lines[0] : .none,
+                snapshot.pages > 1 && lines.count > 1 ? lines[1] : .none
             )
             return built
         }

@@ -52,7 +52,9 @@ extension Volume {
     /// What the manifest, or a file of nodes, calls a file that is about to lose its last name. One that cannot be read stays listed.
     private func listedFile(_ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>) -> UniqueID? {
         let hasNodes = trees != nil && UInt64(info.st_size) >= UInt64((TreeRoot.inlinePages + 1) * Geometry.pageSize)
-        guard manifest != nil || hasNodes, Inode.Kind(mode: info.st_mode) == .regular, info.st_size > 0 else { return nil }
+        guard manifest != nil || hasNodes, Inode.Kind(mode: info.st_mode) == .regular, info.st_size > 0 else {
+            return nil
+        }
         // What is open may be stored just now.
         if let inode = table.find(InodeKey(info)) {
             defer { table.release(inode) }

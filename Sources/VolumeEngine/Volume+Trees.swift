@@ -83,7 +83,8 @@ extension Volume {
                 guard let snapshot = works[index].snapshot else { continue }
                 let content = works[index].content
                 do throws(Errno) {
-                    works[index].built = try content.lock.reading { () throws(Errno) in try content.buildTree(snapshot) }
+                    works[index].built = try content.lock.reading { () throws(Errno) in try content.buildTree(snapshot)
+                    }
                 } catch { failure = failure ?? error }
             }
             if works.contains(where: { $0.built?.hasNodes ?? false }) { try Lower.syncAll(lowerRoot) }
@@ -106,7 +107,9 @@ extension Volume {
         var scanned: UInt64?
         if let doubts = content.tree?.doubts,
             try content.scanTree({ trees.isEnding.load(ordering: .acquiring) })
-        { scanned = doubts }
+        {
+            scanned = doubts
+        }
         return try content.lock.writing { () throws(Errno) in try content.takeTree(scanned: scanned) }
     }
 

@@ -5,7 +5,8 @@ import VolumeFormat
 extension VolumeCheck {
     /// Names in a lower directory that are of interest. Encrypted names have no dot: nothing of a large directory is kept but the others.
     private func lowerNames(
-        _ directory: Descriptor, where isOfInterest: (UnsafeRawBufferPointer) -> Bool = { $0.contains(UInt8(ascii: ".")) }
+        _ directory: Descriptor,
+        where isOfInterest: (UnsafeRawBufferPointer) -> Bool = { $0.contains(UInt8(ascii: ".")) }
     ) throws(Errno) -> [String] {
         let stream = try Lower.open(directory, ".", flags: O_RDONLY | O_DIRECTORY)
         let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)

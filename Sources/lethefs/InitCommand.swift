@@ -35,7 +35,9 @@ struct InitCommand: ParsableCommand {
     var cryptoperiods: PolicyPreset = .sp80057
     @Option(
         name: .long,
-        help: "tree: older pages of a file are noticed. names: exchanged files are noticed. May be repeated; for the volume's life.")
+        help:
+            "tree: older pages of a file are noticed. names: exchanged files are noticed. May be repeated; for the volume's life."
+    )
     var integrity: [IntegrityFeature] = []
     @Flag(name: .long, help: "Print the result as JSON.")
     var json = false

@@ -78,8 +78,11 @@ extension MinuteKeeper {
         }
         if let manifest = volume.manifest {
             keepers.append(
-                MinuteKeeper("the manifest was", log) { manifest.hasChanges ? .some : .nothing } store: {
-                    () throws(VolumeError) in try mount.storeManifest()
+                MinuteKeeper("the manifest was", log) {
+                    manifest.hasChanges ? .some : .nothing
+                } store: {
+                    () throws(VolumeError) in
+                    try mount.storeManifest()
                 })
         }
         return keepers

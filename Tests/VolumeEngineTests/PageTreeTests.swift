@@ -255,7 +255,9 @@ import VolumeFormat
         file.close()
         try test.remount()
         let again = try test.open("file")
-        for (index, place) in places.enumerated() { #expect(try again.read(at: place, count: 2).first == UInt8(index + 1)) }
+        for (index, place) in places.enumerated() {
+            #expect(try again.read(at: place, count: 2).first == UInt8(index + 1))
+        }
         try again.allocate([.punchHole, .keepSize], at: 50_000, count: (1 << 40) - 100_000)
         try test.volume.storeTrees()
         #expect(try again.read(at: 169 * 169 * 4096, count: 1) == [0])

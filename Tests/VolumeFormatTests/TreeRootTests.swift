@@ -32,10 +32,11 @@ import VolumeFormat
         #expect(bytes[84] == UInt8(truncatingIfNeeded: root.floor))
     }
 
-    @Test(arguments: [
-        // Floor 0; top below floor; depth 8; bytes that are zero; a node's place that there is not; a second root.
-        (84, [0]), (92, [0]), (100, [8]), (101, [1]), (103, [1]), (120, [3]), (120, [0]), (128, [1]), (144, [1]),
-    ] as [(Int, [UInt8])])
+    @Test(
+        arguments: [
+            // Floor 0; top below floor; depth 8; bytes that are zero; a node's place that there is not; a second root.
+            (84, [0]), (92, [0]), (100, [8]), (101, [1]), (103, [1]), (120, [3]), (120, [0]), (128, [1]), (144, [1]),
+        ] as [(Int, [UInt8])])
     func refused(offset: Int, bytes: [UInt8]) {
         var sample = header(TreeRoot(floor: 2, top: 3, depth: 2, entries: (TreeEntry(tag: (1, 2), word: 1), .none)))
         sample.replaceSubrange(offset..<offset + bytes.count, with: bytes)
