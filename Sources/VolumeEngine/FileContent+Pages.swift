@@ -50,7 +50,8 @@ extension FileContent {
         guard let line, PageLeader(at: leaderStart).versionAndLength != 0 else {
             // A page that is all zero.
             guard try openPage(page, at: start, into: plain, session: nil, using: &context) else { return false }
-            return line?.isNone ?? true || admitsHole(page)
+            if line?.isNone ?? true { return true }
+            return try admitsHole(page)
         }
         if !line.isNone, line.hasTag(at: leaderStart + PageLeader.tagOffset) {
             return try openPage(page, at: start, into: plain, session: line.word, using: &context)

@@ -27,6 +27,11 @@ extension FileContent {
 
     /// Step 1. Every DEK made at `cutoff` (seconds since 1970) or before is due.
     func prepareReencryption(cutoff: UInt64) throws(Errno) -> Preparation {
+        // Not while nodes under the old DEK are on their way.
+        try volume.storingTrees { () throws(Errno) in try prepareAlone(cutoff) }
+    }
+
+    private func prepareAlone(_ cutoff: UInt64) throws(Errno) -> Preparation {
         try ensureKeys()
         let hasAttributes = try volume.hasSealedAttributes(lock.reading { descriptor })
         return try lock.writing { () throws(Errno) in
@@ -278,7 +283,9 @@ extension FileContent {
                     descriptor, from: buffer.cipher + stale[index] * Geometry.pageSize + skip, count: count,
                     at: page * UInt64(Geometry.pageSize) + UInt64(skip))
             } catch {
-                doubtPages()
+                listWritten(
+                    PageIndex(rawValue: page), count: last - index + 1,
+                    at: buffer.cipher + stale[index] * Geometry.pageSize)
                 throw error
             }
             listPages(
@@ -299,10 +306,6 @@ extension FileContent {
         return try lock.writing { () throws(Errno) in
             try requireKeys()
             guard current.version == version, header.slots.count > 1 else { return current.version == version }
-            if let tree, tree.isGone {
-                // Nobody opens it again, and those who have it open need both: its nodes stay as they are.
-                return false
-            }
             try storeTreeLocked(under: version)
             let previous = (header, keys)
             let slot = header.slots[header.currentIndex]

@@ -8,17 +8,27 @@ extension FileContent {
     /// The lines of pages, with their nodes read in; `nil` without a tree. The caller holds `lock`.
     func lines(_ first: PageIndex, count: Int) throws(Errno) -> [TreeEntry]? {
         guard let tree else { return nil }
-        while true {
-            let (entries, missing) = tree.entries(first.rawValue, count: count)
-            if missing.isEmpty { return entries }
-            for index in missing { try loadLeaf(index, of: tree) }
+        var lines: [TreeEntry] = []
+        lines.reserveCapacity(count)
+        var (index, slot) = PageTree.leaf(of: first.rawValue)
+        while lines.count < count {
+            let some = min(TreeGeometry.arity - slot, count - lines.count)
+            let leaf: PageTree.Leaf
+            if let known = tree.leaf(index) { leaf = known } else { leaf = try loadLeaf(index, of: tree) }
+            for place in slot..<slot + some { lines.append(leaf[place]) }
+            (index, slot) = (index + 1, 0)
         }
+        return lines
     }
 
     /// Before pages are stored: their nodes are in memory, and stay there.
     func holdLines(_ first: PageIndex, count: Int) throws(Errno) {
         guard let tree else { return }
-        repeat { _ = try lines(first, count: count) } while !tree.hold(first.rawValue, count: count)
+        let last = PageTree.leaf(of: first.rawValue + UInt64(count) - 1).index
+        for index in PageTree.leaf(of: first.rawValue).index...last {
+            // Readers, who could have it dropped again, are kept out.
+            while !tree.hold(index) { _ = try loadLeaf(index, of: tree) }
+        }
         noteTree(tree)
     }
 
@@ -41,6 +51,25 @@ extension FileContent {
         volume.trees?.note(inode, tree, in: volume.table)
     }
 
+    /// A write of consecutive pages failed, which lie sealed at `cipher`: those that are there are listed. The caller holds `lock` alone,
+    /// and their lines.
+    func listWritten(_ first: PageIndex, count: Int, at cipher: UnsafeRawPointer) {
+        guard let tree else { return }
+        let found = UnsafeMutableRawPointer.allocate(byteCount: count * Geometry.pageSize, alignment: 16)
+        defer { found.deallocate() }
+        do throws(Errno) {
+            let got = try Lower.read(
+                descriptor, into: found, count: count * Geometry.pageSize,
+                at: first.rawValue * UInt64(Geometry.pageSize))
+            for index in 0..<got / Geometry.pageSize {
+                let line = Self.line(first, index, cipher, tree.session)
+                let skip = first.rawValue == 0 && index == 0 ? Geometry.headerSize : 0
+                guard line.hasTag(at: found + index * Geometry.pageSize + skip + PageLeader.tagOffset) else { continue }
+                tree.list(first.rawValue + UInt64(index), count: 1) { _ in line }
+            }
+        } catch { doubtPages() }
+    }
+
     /// The file ends after so many pages. The caller holds `lock` alone.
     func cutLines(to pages: UInt64) {
         guard let tree else { return }
@@ -60,12 +89,15 @@ extension FileContent {
     func unlistPages(_ first: UInt64, _ last: UInt64, by action: () throws(Errno) -> Void) throws(Errno) {
         // Their nodes are there before, and what comes after it needs no reading.
         try forEachListed(first, last) { (_, _) in }
-        do throws(Errno) { try action() } catch {
-            doubtPages()
+        do throws(Errno) {
+            try action()
+            try forEachListed(first, last) { (tree, range) in
+                tree.list(range.lowerBound, count: range.count) { _ in .none }
+            }
+        } catch {
+            // A lower file system that has no holes has not made any.
+            if error != .notSupported, error != .invalid { doubtPages() }
             throw error
-        }
-        try forEachListed(first, last) { (tree, range) in
-            tree.list(range.lowerBound, count: range.count) { _ in .none }
         }
     }
 
@@ -98,20 +130,31 @@ extension FileContent {
             case .none: return nil
             case .listed(let found): return found
             case .nothingUntil(let next): index = next
-            case .unknown(let node, let entry): tree.add(node, entry, try readNode(node, entry))
+            case .unknown(let node, let entry): tree.addUpper(node, try readNode(node, entry))
             }
         }
     }
 
-    private func loadLeaf(_ index: UInt64, of tree: PageTree) throws(Errno) {
+    private func loadLeaf(_ index: UInt64, of tree: PageTree) throws(Errno) -> PageTree.Leaf {
         while true {
             switch tree.source(of: index) {
-            case .nothing: return tree.addEmpty(index)
+            case .nothing: return tree.addLeaf(index, [])
             case .below(let node, let entry):
-                tree.add(node, entry, try readNode(node, entry))
-                if node.level == 1 { return }
+                let lines = try readNode(node, entry)
+                if node.level == 1 { return tree.addLeaf(index, lines) }
+                tree.addUpper(node, lines)
             }
         }
+    }
+
+    /// Lists a page as it was found.
+    private func accept(_ page: PageIndex, _ line: TreeEntry, _ tree: PageTree) throws(Errno) {
+        // Other readers may have its node dropped.
+        for _ in 0..<1000 {
+            if tree.accept(page.rawValue, line) { return noteTree(tree) }
+            _ = try loadLeaf(PageTree.leaf(of: page.rawValue).index, of: tree)
+        }
+        throw .io
     }
 
     /// Reads a node and opens it; its tag is the one that its entry lists.
@@ -152,8 +195,13 @@ extension FileContent {
         guard let trees = volume.trees, let tree else { throw .io }
         let name = "\(tree.file)"
         let opened: Descriptor
-        if creating {
+        if creating, tree.isGone {
+            // Those who have it open need its nodes; nobody finds them.
+            opened = try Lower.open(trees.directory, ".", flags: O_RDWR | Int32(LINUX_O_TMPFILE), mode: 0o600)
+        } else if creating {
             opened = try Lower.open(trees.directory, name, flags: O_RDWR | O_CREAT | O_NOCTTY, mode: 0o600)
+        } else if let kept = inode.state.withLock({ $0.treeFile }) {
+            opened = kept
         } else {
             do throws(Errno) {
                 opened = try Lower.open(
@@ -171,12 +219,6 @@ extension FileContent {
         }
     }
 
-    /// The last name is about to go: programs that have it open go on.
-    func keepTreeFile() {
-        guard let tree, tree.hasNodes else { return }
-        _ = try? openTreeFile(creating: false)
-    }
-
     /// A page is not what its line says. After a crash, or a write that failed, it may be another version that nothing lists yet; then
     /// it is listed as it is. The caller holds `lock`.
     func openUnlisted(
@@ -188,18 +230,16 @@ extension FileContent {
         guard let sessions = tree.unlistedSessions else { return false }
         for session in sessions {
             guard try openPage(page, at: start, into: plain, session: session, using: &context) else { continue }
-            tree.accept(page.rawValue, TreeEntry(tagAt: leader + PageLeader.tagOffset, word: session))
-            noteTree(tree)
+            try accept(page, TreeEntry(tagAt: leader + PageLeader.tagOffset, word: session), tree)
             return true
         }
         return false
     }
 
     /// A page is a hole, and its line lists one that was there. False where nothing explains that. The caller holds `lock`.
-    func admitsHole(_ page: PageIndex) -> Bool {
+    func admitsHole(_ page: PageIndex) throws(Errno) -> Bool {
         guard let tree, tree.isRagged else { return false }
-        tree.accept(page.rawValue, .none)
-        noteTree(tree)
+        try accept(page, .none, tree)
         return true
     }
 }

@@ -5,13 +5,13 @@ import VolumeFormat
 
 /// How one file's page tree is stored: its nodes in their other places, and then the header with the new root (FORMAT §12).
 extension FileContent {
-    /// Looks at all pages: what a crash left unlisted is listed. False when it was cut short. No lock is held.
-    func scanTree(_ isEnding: () -> Bool) throws(Errno) -> Bool {
+    /// Looks at pages, where a crash may have left some unlisted: they are listed. It goes on where it ended the last time, as long as
+    /// `goesOn` says so. No lock is held.
+    func scanTree(_ goesOn: () -> Bool) throws(Errno) {
+        guard let tree, var first = tree.scanFrom else { return }
         let buffer = volume.buffers.takeForSweep()
         defer { volume.buffers.give(buffer) }
-        var first: UInt64 = 0
-        while true {
-            if isEnding(), first > Self.scannedAtTheEnd { return false }
+        while goesOn() {
             try ensureKeys()
             let next: UInt64? = try lock.reading { () throws(Errno) in
                 try requireKeys()
@@ -21,13 +21,11 @@ extension FileContent {
                 try scan(PageIndex(rawValue: first), count: Int(count), buffer)
                 return first + count
             }
-            guard let next else { return true }
+            tree.scanned(to: next)
+            guard let next else { return }
             first = next
         }
     }
-
-    /// Pages of a file that are looked at even though an unmount waits.
-    private static let scannedAtTheEnd: UInt64 = 1 << 16
 
     private func scan(_ first: PageIndex, count: Int, _ buffer: RequestBuffer) throws(Errno) {
         buffer.willUse(pages: count)
@@ -52,11 +50,13 @@ extension FileContent {
     }
 
     /// Takes what is to be stored; `nil` when there is nothing. The caller holds `lock` alone.
-    func takeTree(scanned: UInt64? = nil) throws(Errno) -> TreeSnapshot? {
+    func takeTree() throws(Errno) -> TreeSnapshot? {
         guard let tree, tree.needsStore, isWritable, stage != .unwritten else { return nil }
         try requireKeys()
         // What the last store has written must be in the header before its places are written to again.
-        if tree.state.withLock({ $0.headerIsBehind }) { try storeTreeHeader() }
+        if tree.state.withLock({ $0.headerIsBehind }) {
+            try storeTreeHeader(try Lower.stat(descriptor))
+        }
         let pages = Geometry.pageCount(forSize: size)
         // The node in which the file ends lists less than what is stored of it; one that the header lists is put there from memory.
         let storedPages = tree.state.withLock { $0.storedPages }
@@ -64,15 +64,23 @@ extension FileContent {
             try holdLines(PageIndex(rawValue: min(pages, max(storedPages, 1)) - 1), count: 1)
         }
         if pages > 0, pages <= UInt64(TreeRoot.inlinePages) { try holdLines(PageIndex(rawValue: 0), count: 1) }
-        return tree.takeSnapshot(pages: pages, scanned: scanned)
+        return tree.takeSnapshot(pages: pages)
     }
 
     /// The nodes are durable. The caller holds the gate, and `lock` alone.
     func commitTree(_ snapshot: TreeSnapshot, _ built: BuiltTree) throws(Errno) {
         guard let tree else { return }
         try requireKeys()
+        let info = try Lower.stat(descriptor)
         tree.commit(snapshot, built)
-        try storeTreeHeader()
+        if tree.isGone {
+            // Nobody reads its header again. A node's file that was made while the last name went is nobody's.
+            tree.headerWasStored()
+            if let trees = volume.trees { try? Lower.unlink(trees.directory, "\(tree.file)") }
+            return
+        }
+        header.tree = tree.rootForHeader(isOpen: header.state == .open)
+        try storeTreeHeader(info)
         // The nodes are of no use, once no header that could come back after a crash names them.
         if built.depth == 0, snapshot.root.depth > 0 {
             try Lower.sync(descriptor)
@@ -81,8 +89,7 @@ extension FileContent {
         }
     }
 
-    private func storeTreeHeader() throws(Errno) {
-        let info = try Lower.stat(descriptor)
+    private func storeTreeHeader(_ info: stat) throws(Errno) {
         header.generation += 1
         if stage == .open || stage == .closed { header.epoch = volume.epoch }
         try storeHeader()
@@ -97,7 +104,10 @@ extension FileContent {
         if let version { try holdNodes(notUnder: version) }
         guard let snapshot = try takeTree() else { return }
         do throws(Errno) {
-            try Lower.sync(descriptor)
+            do throws(Errno) { try Lower.sync(descriptor) } catch {
+                volume.noteLostFlush([tree])
+                throw error
+            }
             let built = try buildTree(snapshot)
             if built.hasNodes { try Lower.sync(try openTreeFile(creating: true)) }
             try commitTree(snapshot, built)
@@ -130,7 +140,8 @@ extension FileContent {
             case .nothing: return nil
             case .below(let found, let entry):
                 if found == node { return entry }
-                tree.add(found, entry, try readNode(found, entry))
+                if found.level == 1 { return nil }
+                tree.addUpper(found, try readNode(found, entry))
             }
         }
     }

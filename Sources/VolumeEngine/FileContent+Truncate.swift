@@ -112,10 +112,10 @@ extension FileContent {
         let buffer = volume.buffers.take()
         defer { volume.buffers.give(buffer) }
         buffer.willUse(pages: 1)
-        try holdLines(page, count: 1)
         guard try loadPage(page, into: buffer.plain, scratch: buffer.cipher) else { return }
         change(buffer.plain)
         _ = try prepareHeader(sealing: 1, inPlace: false)
+        try holdLines(page, count: 1)
         var iv = try PageIV()
         let key = current
         do {
@@ -132,7 +132,7 @@ extension FileContent {
                 descriptor, from: buffer.cipher + skip, count: Geometry.pageSize - skip,
                 at: page.rawValue * UInt64(Geometry.pageSize) + UInt64(skip))
         } catch {
-            doubtPages()
+            listWritten(page, count: 1, at: buffer.cipher)
             throw error
         }
         listPages(page, count: 1, at: buffer.cipher)

@@ -52,9 +52,10 @@ extension FileContent {
         changes &+= 1
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
         buffer.willUse(pages: span.pages)
-        try holdLines(span.first, count: span.pages)
         if span.skipsPages { markSparse() }
         let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
+        // After what a crash left behind the end was cut off.
+        try holdLines(span.first, count: span.pages)
         // A new DEK or session may have taken over since: then they are sealed again.
         let isSealed = ahead?.key == current.content.identity && ahead?.session == tree?.session
         try sealSpan(span, data, buffer, wholePages: !isSealed)
@@ -74,7 +75,7 @@ extension FileContent {
                 at: span.first.rawValue * UInt64(Geometry.pageSize) + UInt64(startOffset))
         } catch {
             edge.forget()
-            doubtPages()
+            listWritten(span.first, count: span.pages, at: buffer.cipher)
             undoFailedWrite()
             throw error
         }

@@ -26,6 +26,8 @@ package final class Inode: Sendable {
         var location: Location?
         /// Held after the last known name is gone.
         var pinned: Descriptor?
+        /// Nodes of its page tree, after the last name is gone.
+        var treeFile: Descriptor?
         /// Of a directory: descriptor and keys, while cached.
         var handle: DirectoryHandle?
         /// Of a directory: how often its header was replaced. A handle that was read before such a moment is not cached after it.

@@ -39,12 +39,18 @@ final class PageTree: Sendable {
         /// Of stored nodes only lines of pages below it count: the file was cut there.
         var storedPages = UInt64.max
         var leaves: [UInt64: Leaf] = [:]
+        /// Lowest nodes that may be dropped, in no order; some may be gone, or be needed again.
+        var spare: [UInt64] = []
         /// Nodes above the lowest, as `root` has them.
         var uppers: [NodeID: [TreeEntry]] = [:]
         /// A crash, or a write that failed, may have left pages that are not listed.
         var isRagged: Bool
         /// Writes that failed.
         var failures: UInt64 = 0
+        /// How far pages were looked at, and how many writes had failed when that began.
+        var scan = (pages: UInt64(0), failures: UInt64(0), isDone: false)
+        /// The lower storage could not be flushed: what was written before may be lost, and is not listed in this mount any more.
+        var isStuck = false
         /// Where the file was cut since nodes were taken to be stored.
         var cutSince = UInt64.max
         /// The header that was stored last does not say what `root` says.
@@ -102,26 +108,8 @@ final class PageTree: Sendable {
         return (index, Int(slot))
     }
 
-    /// The lines of pages whose nodes are in memory; `missing` is told of the others.
-    func entries(_ first: UInt64, count: Int) -> (entries: [TreeEntry], missing: [UInt64]) {
-        state.withLock { state in
-            var entries: [TreeEntry] = []
-            entries.reserveCapacity(count)
-            var missing: [UInt64] = []
-            var (index, slot) = Self.leaf(of: first)
-            while entries.count < count {
-                let some = min(TreeGeometry.arity - slot, count - entries.count)
-                if let leaf = state.leaves[index] {
-                    for place in slot..<slot + some { entries.append(leaf[place]) }
-                } else {
-                    missing.append(index)
-                    entries.append(contentsOf: repeatElement(.none, count: some))
-                }
-                (index, slot) = (index + 1, 0)
-            }
-            return (entries, missing)
-        }
-    }
+    /// A lowest node that is in memory.
+    func leaf(_ index: UInt64) -> Leaf? { state.withLock { $0.leaves[index] } }
 
     /// Where a lowest node that is not in memory is to be read from.
     enum Source {
@@ -176,15 +164,11 @@ final class PageTree: Sendable {
         }
     }
 
-    /// A node was read, by `entry`.
-    func add(_ node: NodeID, _ entry: TreeEntry, _ lines: [TreeEntry]) {
+    /// A node above the lowest was read.
+    func addUpper(_ node: NodeID, _ lines: [TreeEntry]) {
         state.withLock { state in
-            if node.level > 1 {
-                Self.trim(&state.uppers)
-                state.uppers[node] = lines
-                return
-            }
-            add(lines, at: node.index, to: &state)
+            Self.trim(&state.uppers)
+            state.uppers[node] = lines
         }
     }
 
@@ -193,31 +177,39 @@ final class PageTree: Sendable {
         while uppers.count >= keptUppers, let any = uppers.keys.randomElement() { uppers[any] = nil }
     }
 
-    /// A lowest node that lists nothing.
-    func addEmpty(_ index: UInt64) { state.withLock { add([], at: index, to: &$0) } }
+    /// A lowest node was read, or lists nothing. Returns it as it is in memory now.
+    func addLeaf(_ index: UInt64, _ lines: [TreeEntry]) -> Leaf {
+        state.withLock { state in
+            if let known = state.leaves[index] { return known }
+            let first = index * UInt64(TreeGeometry.arity)
+            let counted = state.storedPages > first ? min(UInt64(lines.count), state.storedPages - first) : 0
+            let leaf = Leaf(entries: Array(lines.prefix(Int(counted))))
+            evict(&state)
+            state.leaves[index] = leaf
+            state.spare.append(index)
+            return leaf
+        }
+    }
 
-    private func add(_ lines: [TreeEntry], at index: UInt64, to state: inout State) {
-        guard state.leaves[index] == nil else { return }
+    /// Makes room for one more lowest node, and tells the budget.
+    private func evict(_ state: inout State) {
         let limit = budget.isScarce ? Self.keptScarcely : Self.keptLeaves
-        if state.leaves.count >= limit {
-            for (key, leaf) in state.leaves where !leaf.isPinned && !(key == 0 && state.root.depth == 0) {
-                state.leaves[key] = nil
-                if state.leaves.count < limit { break }
-            }
+        while state.leaves.count >= limit, !state.spare.isEmpty {
+            let place = Int.random(in: 0..<state.spare.count)
+            let index = state.spare[place]
+            state.spare[place] = state.spare[state.spare.count - 1]
+            state.spare.removeLast()
+            if state.isSpare(index) { state.leaves[index] = nil }
         }
         budget.count.add(state.leaves.count + 1 - state.counted, ordering: .relaxed)
         state.counted = state.leaves.count + 1
-        let first = index * UInt64(TreeGeometry.arity)
-        let counted = state.storedPages > first ? min(UInt64(lines.count), state.storedPages - first) : 0
-        state.leaves[index] = Leaf(entries: Array(lines.prefix(Int(counted))))
     }
 
-    /// Before pages are stored: their nodes, which are in memory, stay there. False when one is not.
-    func hold(_ first: UInt64, count: Int) -> Bool {
+    /// Before pages below a lowest node are stored: it stays in memory. False when it is not there.
+    func hold(_ index: UInt64) -> Bool {
         state.withLock { state in
-            let (from, to) = (Self.leaf(of: first).index, Self.leaf(of: first + UInt64(count) - 1).index)
-            for index in from...to where state.leaves[index] == nil { return false }
-            for index in from...to { state.leaves[index]?.isDirty = true }
+            guard state.leaves[index] != nil else { return false }
+            state.leaves[index]?.isDirty = true
             return true
         }
     }
@@ -229,8 +221,9 @@ final class PageTree: Sendable {
             var done = 0
             while done < count {
                 let some = min(TreeGeometry.arity - slot, count - done)
+                assert(state.leaves[index]?.isDirty == true)
                 for place in 0..<some {
-                    state.leaves[index, default: Leaf()][slot + place] = line(done + place)
+                    state.leaves[index, default: Leaf(isDirty: true)][slot + place] = line(done + place)
                 }
                 done += some
                 (index, slot) = (index + 1, 0)
@@ -253,9 +246,6 @@ final class PageTree: Sendable {
 
     var isRagged: Bool { state.withLock { $0.isRagged } }
 
-    /// Writes that have failed; `nil` when there is nothing that may not be listed.
-    var doubts: UInt64? { state.withLock { $0.isRagged ? $0.failures : nil } }
-
     /// The file ends after so many pages.
     func cut(to pages: UInt64) {
         state.withLock { state in
@@ -269,22 +259,23 @@ final class PageTree: Sendable {
         }
     }
 
-    /// A page was found to be another version than its line, as a crash may have left it. Writers are kept out.
-    func accept(_ page: UInt64, _ line: TreeEntry) {
+    /// A page was found to be another version than its line, as a crash may have left it. Writers are kept out. False when its node is
+    /// not in memory.
+    func accept(_ page: UInt64, _ line: TreeEntry) -> Bool {
         state.withLock { state in
             let (index, slot) = Self.leaf(of: page)
-            // Where its node is no longer in memory it will be found again.
-            guard var leaf = state.leaves[index] else { return }
+            guard var leaf = state.leaves[index] else { return false }
             leaf[slot] = line
             leaf.isDirty = true
             state.leaves[index] = leaf
+            return true
         }
     }
 
     /// Something differs from what is stored, or may.
     var needsStore: Bool {
         state.withLock { state in
-            !state.isGone
+            !state.isStuck
                 && (state.isRagged || state.headerIsBehind || state.storedPages < UInt64.max
                     || state.leaves.contains { $0.value.isPinned })
         }
@@ -294,7 +285,9 @@ final class PageTree: Sendable {
     /// are listed. Under the content's lock, held alone.
     func rootForHeader(isOpen: Bool) -> TreeRoot {
         state.withLock { state in
-            let isBehind = isOpen || state.isRagged || state.leaves.contains { $0.value.isPinned }
+            let isBehind =
+                isOpen || state.isRagged || state.storedPages < UInt64.max
+                || state.leaves.contains { $0.value.isPinned }
             state.root.top = isBehind ? max(session, state.root.floor + 1) : state.root.floor
             return state.root
         }
@@ -305,23 +298,50 @@ final class PageTree: Sendable {
 
     var isGone: Bool { state.withLock { $0.isGone } }
 
-    /// The last name is gone.
+    /// The last name is gone: its nodes are for those who have it open.
     func leave() { state.withLock { $0.isGone = true } }
 
+    /// A flush failed: see `State.isStuck`.
+    func getStuck() { state.withLock { $0.isStuck = true } }
+
     /// True for the first change since it was stored as it is.
-    func noteChange() -> Bool {
-        guard !isNoted.exchange(true, ordering: .acquiringAndReleasing) else { return false }
-        return state.withLock { !$0.isGone }
-    }
+    func noteChange() -> Bool { !isNoted.exchange(true, ordering: .acquiringAndReleasing) }
 
     func noteStored() { isNoted.store(false, ordering: .releasing) }
+
+    /// Where the look at all pages goes on; `nil` when there is nothing to look for.
+    var scanFrom: UInt64? {
+        state.withLock { state in
+            guard state.isRagged, !state.isStuck else { return nil }
+            if state.scan.failures != state.failures { state.scan = (0, state.failures, false) }
+            return state.scan.isDone ? nil : state.scan.pages
+        }
+    }
+
+    /// Pages up to `pages` were looked at; `nil`: all of them.
+    func scanned(to pages: UInt64?) {
+        state.withLock { state in
+            state.scan.pages = pages ?? state.scan.pages
+            state.scan.isDone = pages == nil
+        }
+    }
+}
+
+extension PageTree.State {
+    fileprivate func isSpare(_ index: UInt64) -> Bool {
+        guard let leaf = leaves[index] else { return true }
+        // What the header itself lists is nowhere else.
+        return !leaf.isPinned && !(index == 0 && root.depth == 0)
+    }
 }
 
 /// How many lowest nodes all trees of a volume keep.
 final class LeafBudget: Sendable {
     let count = Atomic<Int>(0)
-    /// 32 MiB of them.
+    /// 32 MiB of them: those that are stored go.
     var isScarce: Bool { count.load(ordering: .relaxed) > 8192 }
+    /// 64 MiB: others have to be stored.
+    var isExceeded: Bool { count.load(ordering: .relaxed) > 16_384 }
 }
 
 /// What is taken from a page tree to be stored: see `PageTreeStore`.
@@ -341,9 +361,8 @@ struct TreeSnapshot {
 }
 
 extension PageTree {
-    /// Takes what is to be stored; what is sealed from now on belongs to the next session. `scanned`: how many writes had failed when
-    /// all pages were looked at. Under the content's lock, held alone.
-    func takeSnapshot(pages: UInt64, scanned: UInt64?) -> TreeSnapshot {
+    /// Takes what is to be stored; what is sealed from now on belongs to the next session. Under the content's lock, held alone.
+    func takeSnapshot(pages: UInt64) -> TreeSnapshot {
         state.withLock { state in
             // No further than what a reader of the stored header still looks for.
             if session <= max(state.root.top, state.root.floor + 1) { sealing.store(session + 1, ordering: .releasing) }
@@ -355,7 +374,7 @@ extension PageTree {
             }
             state.cutSince = .max
             let wasRagged = state.isRagged
-            let isWhole = !wasRagged || scanned == state.failures
+            let isWhole = !wasRagged || (state.scan.isDone && state.scan.failures == state.failures)
             // A write that fails from now on belongs to the next session.
             if isWhole { state.isRagged = false }
             return TreeSnapshot(
@@ -386,6 +405,7 @@ extension PageTree {
             state.uppers.merge(built.uppers) { $1 }
             Self.trim(&state.uppers)
             for index in snapshot.leaves.keys { state.leaves[index]?.isBeingStored = false }
+            state.spare = state.leaves.keys.filter { state.isSpare($0) }
             // What the header itself lists is nowhere else.
             if built.depth == 0, state.leaves[0] == nil {
                 state.leaves[0] = Leaf(entries: [built.entries.0, built.entries.1])

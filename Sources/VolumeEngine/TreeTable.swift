@@ -17,6 +17,8 @@ final class TreeTable: Sendable {
     let budget = LeafBudget()
     /// An unmount waits: what takes long is left for another time.
     let isEnding = Atomic<Bool>(false)
+    /// Held by whoever looks at all pages of files; nothing else is taken before it.
+    let scanning = Mutex<Void>(())
     // Leaf lock.
     private let items = Mutex<[InodeKey: Item]>([:])
 
@@ -40,11 +42,11 @@ final class TreeTable: Sendable {
         return tree
     }
 
-    /// The file has lost its last name: its nodes are of no use any more.
-    func forget(_ key: InodeKey, in table: InodeTable) {
-        guard let item = items.withLock({ $0.removeValue(forKey: key) }) else { return }
-        item.tree.leave()
-        table.release(item.inode)
+    /// The file has lost its last name. Its tree, if it was not stored.
+    func leave(_ key: InodeKey) -> PageTree? {
+        let tree = items.withLock { $0[key]?.tree }
+        tree?.leave()
+        return tree
     }
 
     /// A tree was stored as it is. The caller keeps writers out.
@@ -69,5 +71,5 @@ final class TreeTable: Sendable {
 
     var all: [Item] { items.withLock { Array($0.values) } }
     var isEmpty: Bool { items.withLock { $0.isEmpty } }
-    var hasMany: Bool { items.withLock { $0.count > Self.manyFiles } }
+    var hasMany: Bool { budget.isExceeded || items.withLock { $0.count > Self.manyFiles } }
 }

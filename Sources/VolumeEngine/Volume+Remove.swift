@@ -24,6 +24,8 @@ extension Volume {
             tail = Self.tailID(try Lower.readLink(handle.descriptor, name))
         }
         let listed = isLast ? listedFile(info, handle, name) : nil
+        // Nodes that cannot be kept for those who have it open stay where they are; a check removes them.
+        let isKept = listed.map { keepTreeFile(info, $0) } ?? true
         let pinned = try pin(info, handle.descriptor, name)
         do throws(Errno) { try action() } catch {
             if let pinned { unpin(pinned, removed: false, last: false) }
@@ -31,7 +33,7 @@ extension Volume {
         }
         if let pinned { unpin(pinned, removed: true, last: isLast) }
         if let listed { manifest?.forget(listed) }
-        if isLast { forgetTree(info, listed) }
+        if isLast { forgetTree(info, isKept ? listed : nil) }
         removeLinkTail(tail)
     }
 
@@ -59,7 +61,6 @@ extension Volume {
         if let inode = table.find(InodeKey(info)) {
             defer { table.release(inode) }
             if let content = inode.state.withLock({ $0.content }) {
-                content.keepTreeFile()
                 return content.lock.reading { content.header.file }
             }
         }

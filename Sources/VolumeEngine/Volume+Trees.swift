@@ -23,17 +23,50 @@ extension Volume {
     package func storeTrees(isEnding: Bool = false) throws(Errno) {
         guard let trees else { return }
         if isEnding { trees.isEnding.store(true, ordering: .releasing) }
-        try storingTrees { () throws(Errno) in
+        var failure: Errno?
+        do throws(Errno) { try scanTrees(trees) } catch { failure = error }
+        do throws(Errno) {
+            try storingTrees { () throws(Errno) in
+                let items = trees.all
+                for from in stride(from: 0, to: items.count, by: Self.treesAtOnce) {
+                    let some = items[from..<min(from + Self.treesAtOnce, items.count)]
+                    do throws(Errno) { try store(Array(some), trees) } catch { failure = failure ?? error }
+                }
+            }
+        } catch { failure = failure ?? error }
+        if let failure { throw failure }
+    }
+
+    /// Looks at the pages of files that a crash left in doubt, for some seconds. No tree waits for it.
+    private func scanTrees(_ trees: TreeTable) throws(Errno) {
+        try trees.scanning.withLock { (_) throws(Errno) in
+            let start = SweepControl.nanoseconds
             var failure: Errno?
-            let items = trees.all
-            var from = 0
-            while from < items.count {
-                let to = min(from + Self.treesAtOnce, items.count)
-                do throws(Errno) { try store(Array(items[from..<to]), trees) } catch { failure = failure ?? error }
-                from = to
+            for item in trees.all where item.tree.scanFrom != nil {
+                do throws(Errno) {
+                    let content = try openContent(item.inode, forWriting: false)
+                    defer { closeContent(content) }
+                    guard content.tree === item.tree else { continue }
+                    try content.scanTree {
+                        let seconds =
+                            trees.isEnding.load(ordering: .acquiring) ? Self.scanSecondsAtTheEnd : Self.scanSeconds
+                        return SweepControl.nanoseconds - start < seconds * 1_000_000_000
+                    }
+                } catch {
+                    if error != .stale, error != .noEntry { failure = failure ?? error }
+                }
             }
             if let failure { throw failure }
         }
+    }
+
+    private static let (scanSeconds, scanSecondsAtTheEnd): (UInt64, UInt64) = (20, 5)
+
+    /// What these trees list may not be on the lower storage: it said once that a flush failed, and will not say so again.
+    func noteLostFlush(_ lost: [PageTree]) {
+        for tree in lost { tree.getStuck() }
+        // The next mount takes what it finds, as after a crash.
+        markDirty()
     }
 
     private static let treesAtOnce = 256
@@ -41,10 +74,19 @@ extension Volume {
     /// A file has lost its last name: `file`, where it is known to have nodes.
     func forgetTree(_ info: stat, _ file: UniqueID?) {
         guard let trees else { return }
-        let key = InodeKey(info)
-        trees.forget(key, in: table)
-        guard let file else { return }
-        try? Lower.unlink(trees.directory, "\(file)")
+        let left = trees.leave(InodeKey(info))?.file
+        for file in Set([file, left].compactMap { $0 }) { try? Lower.unlink(trees.directory, "\(file)") }
+    }
+
+    /// Before the last name goes: programs that know the file go on reading it. False when its nodes cannot be kept.
+    func keepTreeFile(_ info: stat, _ file: UniqueID) -> Bool {
+        guard let trees, let inode = table.find(InodeKey(info)) else { return true }
+        defer { table.release(inode) }
+        do throws(Errno) {
+            let nodes = try Lower.open(trees.directory, "\(file)", flags: O_RDWR | O_NONBLOCK | O_NOCTTY)
+            inode.state.withLock { $0.treeFile = nodes }
+            return true
+        } catch { return error == .noEntry }
     }
 
     private struct Work {
@@ -67,18 +109,23 @@ extension Volume {
                     trees.drop(item, in: table)
                     continue
                 }
-                works[works.count - 1].snapshot = try take(content, trees)
+                works[works.count - 1].snapshot = try take(item, content, trees)
             } catch {
                 // It lost its name meanwhile.
-                if error == .stale || error == .noEntry {
-                    trees.forget(item.inode.key, in: table)
+                if error == .stale || error == .noEntry, !table.holds(item.inode) {
+                    trees.drop(item, in: table)
                     continue
                 }
                 failure = failure ?? error
             }
         }
         do throws(Errno) {
-            if works.contains(where: { $0.snapshot != nil }) { try Lower.syncAll(lowerRoot) }
+            if works.contains(where: { $0.snapshot != nil }) {
+                do throws(Errno) { try Lower.syncAll(lowerRoot) } catch {
+                    noteLostFlush(trees.all.map(\.tree))
+                    throw error
+                }
+            }
             for index in works.indices {
                 guard let snapshot = works[index].snapshot else { continue }
                 let content = works[index].content
@@ -98,19 +145,20 @@ extension Volume {
         if let failure { throw failure }
     }
 
-    private func take(_ content: FileContent, _ trees: TreeTable) throws(Errno) -> TreeSnapshot? {
+    private func take(_ item: TreeTable.Item, _ content: FileContent, _ trees: TreeTable) throws(Errno) -> TreeSnapshot?
+    {
         try content.ensureKeys()
-        guard try content.lowerAttributes().st_nlink > 0 else {
-            trees.forget(content.inode.key, in: table)
-            return nil
+        return try gate(content.inode).lock.withLock { (_) throws(Errno) in
+            if try content.lowerAttributes().st_nlink == 0 {
+                item.tree.leave()
+                // Nobody but this has it open.
+                if content.openCount == 1 {
+                    trees.drop(item, in: table)
+                    return nil
+                }
+            }
+            return try content.lock.writing { () throws(Errno) in try content.takeTree() }
         }
-        var scanned: UInt64?
-        if let doubts = content.tree?.doubts,
-            try content.scanTree({ trees.isEnding.load(ordering: .acquiring) })
-        {
-            scanned = doubts
-        }
-        return try content.lock.writing { () throws(Errno) in try content.takeTree(scanned: scanned) }
     }
 
     private func commit(_ work: Work, _ trees: TreeTable) throws(Errno) {

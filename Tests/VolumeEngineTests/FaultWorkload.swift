@@ -97,6 +97,7 @@ struct FaultWorkload {
 
     mutating func run() {
         changeOldFiles()
+        storeTrees()
         makeNewFiles()
         changeNames()
         changeDirectories()
@@ -104,7 +105,11 @@ struct FaultWorkload {
         changeLinks()
         moveTrees()
         replaceAttributes()
+        storeTrees()
     }
+
+    /// What a mount does each minute; it fails where it may, and is no operation of a program's.
+    private func storeTrees() { try? test.volume.storeTrees() }
 
     /// Writes, truncations and holes in files that were there.
     private mutating func changeOldFiles() {

@@ -162,7 +162,8 @@ import VolumeFormat
             try test.crash()
             if isOpenedAtOnce { #expect(try test.read("file") == model) }
             let lower = try lowerFile(test)
-            if pages > 1 { stale.append((Self.page, try bytes(lower, Self.page, Self.page))) }
+            stale.append(
+                pages > 1 ? (Self.page, try bytes(lower, Self.page, Self.page)) : (512, try bytes(lower, 512, 3584)))
             let again = try test.open("file")
             try again.write([UInt8(round)], at: 3552 / 2)
             model[3552 / 2] = UInt8(round)
@@ -276,7 +277,6 @@ import VolumeFormat
         let model = Self.content(pages, 1)
         try test.write("file", model)
         try test.remount()
-        let kept = try bytes(try lowerFile(test), 0, pages * Self.page)
         let work = try test.mount.beginReencryption(
             .root, scope: nil, rate: 0, flags: [], editing: RewrapTests.editing(test))
         #expect(
@@ -285,9 +285,114 @@ import VolumeFormat
         try test.remount()
         #expect(try test.read("file") == model)
         #expect(test.check().findings.isEmpty)
-        if pages > 1 {
-            try put(Array(kept[Self.page...]), try lowerFile(test), Self.page)
-            #expect(throws: Errno.io) { try test.read("file") }
+        // A version under the new DEK, from before another write.
+        let lower = try lowerFile(test)
+        let kept = try bytes(lower, 512, Self.page - 512)
+        let file = try test.open("file")
+        try file.write([1, 2, 3])
+        file.close()
+        try test.remount()
+        #expect(try test.read("file").count == model.count)
+        try put(kept, lower, 512)
+        #expect(throws: Errno.io) { try test.read("file") }
+    }
+
+    /// The first change after a crash makes the file longer: what it writes lies behind the end that the crash left in doubt.
+    @Test(.timeLimit(.minutes(10)), arguments: [10 * 4064, 10 * 4064 - 500], [10 * 4064, 169 * 4064 + 9, 400 * 4064])
+    func growsAfterACrash(size: Int, place: Int) throws {
+        let test = try volume()
+        var model = [UInt8](repeating: 5, count: size)
+        let file = try test.create("file")
+        try file.write(model)
+        try test.volume.storeTrees()
+        try file.write([6], at: 100)
+        model[100] = 6
+        try test.crash()
+        let again = try test.open("file")
+        let added = [UInt8](repeating: 7, count: 300_000)
+        try again.write(added, at: place)
+        if model.count < place { model += [UInt8](repeating: 0, count: place - model.count) }
+        model = Array(model[..<place]) + added + model.dropFirst(place + added.count)
+        again.close()
+        try test.volume.storeTrees()
+        #expect(try test.read("file") == model)
+        try test.remount()
+        #expect(try test.read("file") == model)
+        #expect(test.check().findings.isEmpty)
+        _ = file
+    }
+
+    /// More nodes than are kept, all of them changed, and requests that need several that are not there.
+    @Test(.timeLimit(.minutes(10)))
+    func manyNodes() throws {
+        let test = try volume()
+        let file = try test.create("file")
+        let node = 169 * 4064
+        for index in 0..<1200 { try file.write([UInt8(truncatingIfNeeded: index)], at: index * node + 5000) }
+        let large = [UInt8](repeating: 9, count: 1 << 20)
+        for index in 0..<40 { try file.write(large, at: (1200 + 3 * index) * node + 1000) }
+        #expect(try file.read(at: 600 * node, count: 1 << 20).count == 1 << 20)
+        file.close()
+        try test.remount()
+        let again = try test.open("file")
+        for index in 0..<1200 {
+            #expect(try again.read(at: index * node + 5000, count: 1) == [UInt8(truncatingIfNeeded: index)])
         }
+        for index in 0..<40 { #expect(try again.read(at: (1200 + 3 * index) * node + 1000, count: 1 << 20) == large) }
+        again.close()
+        #expect(test.check().findings.isEmpty)
+    }
+
+    /// Cut at the end of a page and grown again, while nothing of its tree can be stored.
+    @Test(.timeLimit(.minutes(10)))
+    func aTreeThatIsNotStoredSaysSo() throws {
+        let test = try volume()
+        let old = Self.content(400, 5)
+        try test.write("file", old)
+        try test.remount()
+        let size = 3552 + 249 * Self.payload
+        let file = try test.open("file")
+        try file.truncate(to: size)
+        try file.truncate(to: old.count)
+        file.close()
+        // The zone is closed when the mount ends.
+        test.volume.allZones[0].close(.keyRevoked)
+        try test.remount()
+        #expect(try test.read("file") == Array(old[..<size]) + [UInt8](repeating: 0, count: old.count - size))
+        #expect(test.check().findings.isEmpty)
+    }
+
+    /// A name that goes while a program is about to open the file, or has it open.
+    @Test(.timeLimit(.minutes(10)))
+    func filesWithoutANameGoOn() throws {
+        let test = try volume()
+        let old = Self.content(300, 1)
+        try test.write("file", old)
+        try test.write("new", [1])
+        try test.remount()
+        let known = try test.lookUp("file").inode
+        try test.rename("new", to: "file")
+        #expect(try nodes(test) == [])
+        let content = try test.volume.openContent(known, forWriting: true)
+        let late = TestFile(known, content, test.volume)
+        #expect(try late.readAll() == old)
+        for round in 0..<3 {
+            try late.write([UInt8](repeating: UInt8(round), count: 900_000), at: 700_000 * round)
+            try test.volume.storeTrees()
+        }
+        #expect(try late.read(at: 1_500_000, count: 1) == [2])
+        #expect(try nodes(test) == [])
+        late.close()
+        try test.volume.storeTrees()
+        // Made shorter, and gone before its tree was stored.
+        try test.write("large", old)
+        try test.volume.storeTrees()
+        let file = try test.open("large")
+        try file.truncate(to: 0)
+        try test.unlink("large")
+        file.close()
+        #expect(try nodes(test) == [])
+        try test.remount()
+        #expect(test.check().leftovers.isEmpty)
     }
 }
