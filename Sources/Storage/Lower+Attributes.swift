@@ -70,6 +70,27 @@ extension Lower {
         }
     }
 
+    /// The same in one call, for a value that is expected to have at most so many bytes; ERANGE where it has more.
+    package static func getAttribute(
+        path: UnsafePointer<CChar>, _ name: UnsafePointer<CChar>, expecting size: Int, follow: Bool = true
+    ) throws(Errno) -> [UInt8] {
+        var failure: Errno?
+        let value = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            do throws(Errno) {
+                count = try call(.getxattr) {
+                    follow
+                        ? getxattr(path, name, buffer.baseAddress, size)
+                        : lgetxattr(path, name, buffer.baseAddress, size)
+                }
+            } catch {
+                failure = error
+                count = 0
+            }
+        }
+        if let failure { throw failure }
+        return value
+    }
+
     /// setxattr(2).
     package static func setAttribute(
         path: UnsafePointer<CChar>, _ name: UnsafePointer<CChar>, _ value: UnsafeRawBufferPointer, flags: Int32,

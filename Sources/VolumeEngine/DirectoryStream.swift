@@ -36,7 +36,7 @@ package final class DirectoryStream: @unchecked Sendable {
         package let type: UInt8
         package let next: Int64
         /// The stored name; `nil` for "." and "..".
-        fileprivate let stored: UnsafeRawBufferPointer?
+        let stored: UnsafeRawBufferPointer?
         /// Far down a large directory: it is given without attributes.
         package let isLate: Bool
 

@@ -92,10 +92,10 @@ package final class FileContent: @unchecked Sendable {
         return false
     }
 
-    /// A new, empty file on a lower file that was just created.
-    init(creating inode: Inode, in volume: Volume, descriptor: Descriptor) throws(Errno) {
+    /// A new, empty file on a lower file that was just created. `id`: its UUID, where it has one already.
+    init(creating inode: Inode, in volume: Volume, descriptor: Descriptor, id: UniqueID? = nil) throws(Errno) {
         let zoneKeys = try volume.storingKeys(inode.zone)
-        let id = try Volume.randomID()
+        let id = if let id { id } else { try Volume.randomID() }
         do {
             let (slot, dek) = try zoneKeys.makeSlot(version: .first, now: Volume.now)
             tree = volume.trees.map { PageTree(creating: id, $0.budget) }

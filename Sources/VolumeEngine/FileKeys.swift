@@ -40,15 +40,28 @@ final class DirectoryKeys: Sendable {
     let headerMAC: SecretKey
     let xattrNames: SecretKey
     let xattrValues: AEADKey
+    /// Of a volume whose objects say which names are theirs (FORMAT §13).
+    let places: PlaceKey?
 
-    init(version: KeyVersion, dek: borrowing SecretKey, directory: UniqueID) throws(CipherError) {
+    init(
+        version: KeyVersion, dek: borrowing SecretKey, directory: UniqueID, hasPlaces: Bool = false
+    ) throws(CipherError) {
         let keys = try DerivedKeys(
-            5, from: dek, salt: (directory.high, directory.low), info: "lethefs/1 directory", version: version.rawValue)
+            hasPlaces ? 6 : 5, from: dek, salt: (directory.high, directory.low), info: "lethefs/1 directory",
+            version: version.rawValue)
         self.version = version
         names = keys.key(0)
         longNames = keys.key(1)
         headerMAC = keys.key(2)
         xattrNames = keys.key(3)
         xattrValues = AEADKey(keys.key(4))
+        places = hasPlaces ? PlaceKey(keys.key(5)) : nil
     }
+}
+
+/// The key of the places in one directory (FORMAT §13): there, or not.
+final class PlaceKey: Sendable {
+    let secret: SecretKey
+
+    init(_ secret: consuming SecretKey) { self.secret = secret }
 }

@@ -34,6 +34,8 @@ package final class Inode: Sendable {
         var headerChanges: UInt32 = 0
         /// Of a regular file: its content, while it is open.
         var content: FileContent?
+        /// The open content was found to be at home at `location`. On volumes with places (FORMAT §13).
+        var isPlaceVerified = false
         var absentAttributes: AbsentAttributes = []
         var attributeChanges: UInt32 = 0
         /// For the clock that evicts handles.

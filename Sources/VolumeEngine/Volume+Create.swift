@@ -54,6 +54,10 @@ extension Volume {
                     return content
                 }
                 let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
+                if hasPlaces {
+                    try storeFirstPlace(LowerNode(descriptor), content.header.file, handle, lower.text)
+                    inode.state.withLock { $0.isPlaceVerified = true }
+                }
                 content.noteWriter()
                 inode.state.withLock { state in
                     state.content = content
@@ -177,6 +181,10 @@ extension Volume {
             do throws(Errno) {
                 try Lower.symlink(
                     target: text, handle.descriptor, temporary + "/" + ReservedName.directoryHeader)
+                if hasPlaces {
+                    try storeFirstPlace(
+                        LowerNode(handle.descriptor, temporary), header.directory, handle, lower.text)
+                }
                 try giveTo(who, parent, handle.descriptor, temporary, isDirectory: true)
                 if mode & 0o700 != 0o700 {
                     let made = try Lower.stat(handle.descriptor, temporary).st_mode & 0o7777

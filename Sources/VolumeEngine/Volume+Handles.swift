@@ -67,6 +67,7 @@ extension Volume {
         while true {
             let changes = inode.state.withLock { $0.headerChanges }
             let handle = try readDirectoryHeader(descriptor, inode)
+            if hasPlaces { try verifyPlace(of: inode, handle.header.directory, LowerNode(descriptor)) }
             let kept = inode.state.withLock { state -> DirectoryHandle? in
                 guard state.headerChanges == changes else { return nil }
                 if let other = state.handle { return other }
@@ -161,7 +162,8 @@ extension Volume {
         let slot = header.slots[header.currentIndex]
         do {
             let dek = try zoneKeys.unwrap(slot)
-            let keys = try DirectoryKeys(version: slot.version, dek: dek, directory: header.directory)
+            let keys = try DirectoryKeys(
+                version: slot.version, dek: dek, directory: header.directory, hasPlaces: hasPlaces)
             let code = try HMACSHA256.code(key: keys.headerMAC, message: header.authenticatedBytes)
             guard HMACSHA256.isEqual(code, Array(bytes.suffix(DirectoryHeader.macSize))) else {
                 throw damaged(.directoryHeader, number, "not authentic")

@@ -75,8 +75,9 @@ extension Volume {
         }
     }
 
-    /// Notes where an inode was seen last: of several hard links, the one that is used now.
-    func relocate(_ inode: Inode, to parent: Inode, _ name: UnsafePointer<CChar>) {
+    /// Notes where an inode was seen last: of several hard links, the one that is used now. `isMoved`: this mount has put it there,
+    /// so that whoever was at home where it was is so now.
+    func relocate(_ inode: Inode, to parent: Inode, _ name: UnsafePointer<CChar>, isMoved: Bool = false) {
         let same = inode.state.withLock { state in
             guard let location = state.location else { return state.pinned != nil }
             return location.parent === parent && strcmp(location.name, name) == 0
@@ -88,6 +89,10 @@ extension Volume {
             let old = state.location?.parent
             state.location = location
             state.pinned = nil
+            if hasPlaces, !isMoved {
+                state.isPlaceVerified = false
+                if inode.kind == .directory { state.headerChanged() }
+            }
             return old
         }
         if let old { table.release(old) }

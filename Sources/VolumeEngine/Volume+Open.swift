@@ -11,6 +11,7 @@ extension Volume {
         _ = try keys(inode.zone)
         return try gate(inode).lock.withLock { (_) throws(Errno) in
             if let content = inode.state.withLock({ $0.content }) {
+                if hasPlaces { try verifyPlace(ofOpen: content) }
                 try content.join(forWriting: forWriting) { () throws(Errno) in
                     let (descriptor, isWritable, _) = try openLower(inode, forWriting: true)
                     return (descriptor, isWritable)
@@ -29,15 +30,17 @@ extension Volume {
     private func loadContent(_ inode: Inode, forWriting: Bool) throws(Errno) -> FileContent {
         let (descriptor, isWritable, attributes) = try openLower(inode, forWriting: forWriting)
         guard let loaded = try load(inode, descriptor, attributes) else {
+            let id = hasPlaces ? try identityWithoutHeader(inode, descriptor) : nil
             // A crash took the header before it was flushed: the file is as if it had just been made. What else there may be was
             // sealed under a DEK that is gone.
             if isWritable { try Lower.truncate(descriptor, to: 0) }
             // It may have been seen before its directory went to another zone.
             if let parent = inode.state.withLock({ $0.location?.parent }) { inode.setZone(try handle(parent).zone) }
-            let content = try FileContent(creating: inode, in: self, descriptor: descriptor)
+            let content = try FileContent(creating: inode, in: self, descriptor: descriptor, id: id)
             content.isWritable = isWritable
             return content
         }
+        if hasPlaces { try verifyPlace(of: inode, loaded.header.file, LowerNode(descriptor)) }
         return FileContent(loaded, inode: inode, volume: self, descriptor: descriptor, isWritable: isWritable)
     }
 

@@ -9,7 +9,11 @@ extension Volume {
         try handle.withLowerName(name) { (lower) throws(Errno) in
             let info = try Lower.stat(handle.descriptor, lower.text)
             guard Inode.Kind(mode: info.st_mode) != .directory else { throw .isDirectory }
-            try remove(info, handle, lower.text) { () throws(Errno) in try Lower.unlink(handle.descriptor, lower.text) }
+            try losingPlace(info, handle, lower) { () throws(Errno) in
+                try remove(info, handle, lower.text) { () throws(Errno) in
+                    try Lower.unlink(handle.descriptor, lower.text)
+                }
+            }
             handle.removeSidecar(lower)
         }
     }

@@ -42,7 +42,9 @@ extension Volume {
             let node = try open(inode, flags: Int32(LINUX_O_PATH))
             try handle.makeSidecar(lower)
             do throws(Errno) {
-                try Lower.link(handle.descriptor, node.procPath, handle.descriptor, lower.text, follow: true)
+                try gainingPlace(inode, node, handle, lower) { () throws(Errno) in
+                    try Lower.link(handle.descriptor, node.procPath, handle.descriptor, lower.text, follow: true)
+                }
             } catch {
                 if error != .exists { handle.removeSidecar(lower) }
                 throw error
@@ -66,16 +68,27 @@ private struct Renaming {
     func run(flags: UInt32) throws(Errno) {
         let source = try Lower.stat(old.descriptor, from.text)
         let target = try existing()
-        if flags & UInt32(LINUX_RENAME_EXCHANGE) != 0 {
-            guard let target else { throw .noEntry }
+        let isExchange = flags & UInt32(LINUX_RENAME_EXCHANGE) != 0
+        if isExchange, target == nil { throw .noEntry }
+        if flags & UInt32(LINUX_RENAME_NOREPLACE) != 0, target != nil { throw .exists }
+        // Two names of one file: nothing happens, and nothing may be cleaned up.
+        if let target, InodeKey(target) == InodeKey(source) { return }
+        guard volume.hasPlaces else { return try run(source, target, flags) }
+        let moves = PlaceMoves(
+            volume: volume, from: PlaceMoves.End(directory: old, name: from),
+            to: PlaceMoves.End(directory: new, name: to))
+        try moves.around(source, target, isExchange: isExchange) { () throws(Errno) in
+            try run(source, target, flags)
+        }
+    }
+
+    private func run(_ source: stat, _ target: stat?, _ flags: UInt32) throws(Errno) {
+        if let target, flags & UInt32(LINUX_RENAME_EXCHANGE) != 0 {
             try Lower.rename(old.descriptor, from.text, new.descriptor, to.text, flags: flags)
             relocate(source, newParent, to)
             relocate(target, oldParent, from)
             return
         }
-        if flags & UInt32(LINUX_RENAME_NOREPLACE) != 0, target != nil { throw .exists }
-        // Two names of one file: nothing happens, and nothing may be cleaned up.
-        if let target, InodeKey(target) == InodeKey(source) { return }
         try new.makeSidecar(to)
         do throws(Errno) {
             if let target { try replace(target, source) } else { try move(flags: flags) }
@@ -126,7 +139,7 @@ private struct Renaming {
     private func relocate(_ info: stat, _ parent: Inode, _ name: LowerName) {
         volume.moves.note(InodeKey(info), in: volume.table)
         guard let inode = volume.table.find(InodeKey(info)) else { return }
-        volume.relocate(inode, to: parent, name.text)
+        volume.relocate(inode, to: parent, name.text, isMoved: true)
         volume.table.release(inode)
     }
 }

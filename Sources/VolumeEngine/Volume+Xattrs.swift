@@ -242,8 +242,10 @@ extension Volume {
         try Lower.listAttributes(path: descriptor.procPath).contains(where: isOurs)
     }
 
+    /// A program's, sealed. What an object says of its names (FORMAT §13) is none.
     private func isOurs(_ lowerName: [UInt8]) -> Bool {
-        String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.userPrefix)
+        if hasPlaces, lowerName.elementsEqual(PlaceList.attribute.utf8) { return false }
+        return String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.userPrefix)
             || String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.trustedPrefix)
     }
 

@@ -11,6 +11,7 @@ import VolumeFormat
 ///
 /// Lock order, from outer to inner: `TreeTable.storing` → a file's gate → its content lock → handle cache → inode state → leaf locks (table shard,
 /// zone, cipher contexts). Inode state and leaves are never held over I/O.
+/// On volumes with places: a file's gate → place gates, in order → its content lock.
 package final class Volume: Sendable {
     /// What a mount is asked for.
     package struct Options: Sendable {
@@ -19,6 +20,8 @@ package final class Volume: Sendable {
         package var handleCapacity = 1024
         /// Eight bytes that other processes see: the highest node number ever given out. They outlive the volume.
         package var sharedHighestNode: SharedWord?
+        /// Files and directories are given the names under which they are found: a backup without their attributes was restored.
+        package var acceptsPlaces = false
         /// GCM invocations that are stored ahead of their use at a time.
         package var invocationLease: UInt64 = 1 << 20
         /// Where a DEK stops sealing, well before 2^32 (SP 800-38D §8.3): a new one takes over.
@@ -60,6 +63,11 @@ package final class Volume: Sendable {
     /// Shared by those who seal something outside a file's gate and store it; a change of keys waits for them. Outermost.
     let keyUse = RWLock()
     private let gates: [Gate]
+    /// Files and directories say which names are theirs (FORMAT §13).
+    package let hasPlaces: Bool
+    private let placeGates: [Gate]
+    /// Names that were accepted as they are found: see `Options.acceptsPlaces`.
+    package let acceptedPlaces = Atomic<Int>(0)
     private let attributeGates: [Gate] = (0..<64).map { _ in Gate() }
     private let onDamage: @Sendable (Damage) -> Void
     /// Set when something could not be stored as it should: the unmount does not claim to be clean then.
@@ -78,6 +86,8 @@ package final class Volume: Sendable {
     ) throws(Errno) {
         self.manifest = manifest
         self.description = description
+        hasPlaces = description.features.contains(.places)
+        placeGates = hasPlaces ? (0..<64).map { _ in Gate() } : []
         self.options = options
         self.epoch = epoch
         self.lastCrashedEpoch = lastCrashedEpoch
@@ -130,6 +140,10 @@ package final class Volume: Sendable {
 
     /// Keeps an attribute from being changed while a sweep seals it anew. Taken after `keyUse`, before a file's gate.
     func attributeGate(_ inode: Inode) -> Gate { attributeGates[Int(truncatingIfNeeded: inode.number & 63)] }
+
+    /// Keeps an object's names, and what it says of them, from being changed by others: on a volume with places. No directory's
+    /// handle is asked for under it, since loading one takes such a gate.
+    func placeGate(_ number: UInt64) -> Gate { placeGates[Int(truncatingIfNeeded: number & 63)] }
 
     func gate(_ inode: Inode) -> Gate { gate(number: inode.number) }
 

@@ -84,7 +84,7 @@ extension VolumeCheck {
     }
 
     /// No program works on the volume: a daemon's check is beside others.
-    private var isAlone: Bool { volume.options.readOnly || options.repair }
+    var isAlone: Bool { volume.options.readOnly || options.repair }
 
     private func leftOver(_ path: Path, _ kind: Leftover.Kind, _ remove: () throws(Errno) -> Void) {
         var repaired = false

@@ -33,9 +33,10 @@ extension VolumeCheck {
             target = salvage(directory: inode, path)
             try stream.read(from: 0) { (item) throws(Errno) in
                 guard let entry = try stream.entry(item) else { return true }
-                let child = Path(
+                var child = Path(
                     text: path.text + "/" + String(decoding: item.name, as: UTF8.self), name: [UInt8](item.name),
                     target: target)
+                child.link = link(entry, item, in: inode)
                 below.append((entry.inode, child))
                 // The look at its size has settled it.
                 if DamageScope.takeSettled() { noteUnsettled(child, repaired: true) }
@@ -46,6 +47,7 @@ extension VolumeCheck {
                 target?.setAttribute(name, value)
             }
             checkLeftovers(inode, path)
+            if inode !== volume.rootInode { try checkPlaces(inode, try volume.handle(inode).header.directory, path) }
         }
         conclude(path, failure)
         count { $0.directories += 1 }
@@ -60,17 +62,25 @@ extension VolumeCheck {
     }
 
     func check(leaf inode: Inode, _ path: Path) {
-        defer { volume.forget(inode, count: 1) }
+        defer {
+            volume.forget(inode, count: 1)
+            if let link = path.link { volume.forget(link.directory, count: 1) }
+        }
         var file: CheckedFile?
         let failure = attempt {
-            if try salvageAnotherName(inode, path) { return }
-            switch inode.kind {
-            case .regular: file = try open(inode, path)
-            case .symbolicLink:
-                let target = try volume.readLink(inode)
-                salvage(link: inode, path, target)
-            case .directory: break
-            case .special: salvage(special: inode, path)
+            try opening(link: inode, path) { () throws(Errno) in
+                if try salvageAnotherName(inode, path) { return }
+                switch inode.kind {
+                case .regular:
+                    let opened = try open(inode, path)
+                    file = opened
+                    try checkPlaces(inode, opened.content.lock.reading { opened.content.header.file }, path)
+                case .symbolicLink:
+                    let target = try volume.readLink(inode)
+                    salvage(link: inode, path, target)
+                case .directory: break
+                case .special: salvage(special: inode, path)
+                }
             }
         }
         let attributes = attempt {

@@ -36,6 +36,7 @@ package final class VolumeCheck: Sendable {
     /// What a crash left behind and nothing needs; no damage.
     package struct Leftover: Sendable, Equatable, Codable {
         package enum Kind: String, Sendable, Codable {
+            case place = "says of a name from before a crash that it is its own"
             case sidecar = "name without an entry"
             case temporary = "directory half made or half removed"
             case newFile = "file half replaced"
@@ -65,6 +66,8 @@ package final class VolumeCheck: Sendable {
     let volume: Volume
     let options: Options
     let pacer: Pacer?
+    /// Files with several names whose places are looked at by each of them.
+    let linkedPlaces = Mutex<[UInt64: [PlaceList.Place]]>([:])
     let queue: WorkQueue<Item>
     let target: SalvageDirectory?
     /// Lower inode numbers of files with several names that were salvaged, and where.
@@ -82,7 +85,15 @@ package final class VolumeCheck: Sendable {
         let name: [UInt8]
         /// Where its directory is salvaged to.
         let target: SalvageDirectory?
+        /// Of a file with several names, on a volume with places: this one.
+        var link: LinkName?
         var shown: String { text.isEmpty ? "/" : text }
+    }
+
+    /// As it is stored, with NUL. The directory carries a reference of ours.
+    struct LinkName: Sendable {
+        let directory: Inode
+        let name: [CChar]
     }
 
     /// What one thread does at a time. Each inode carries a reference of ours.

@@ -5,8 +5,8 @@ import VolumeFormat
 
 /// Makes a new volume in an empty lower directory.
 package enum VolumeCreation {
-    /// Checks that `lower` can become a volume: it is a directory, and empty. Creates it if it is missing.
-    package static func prepare(_ lower: String) throws(VolumeError) {
+    /// Checks that `lower` can become a volume with such features: it is a directory, and empty. Creates it if it is missing.
+    package static func prepare(_ lower: String, features: FeatureFlags = []) throws(VolumeError) {
         if mkdir(lower, 0o700) != 0, Errno.current != .exists { throw .lower(.current, "making \(lower)") }
         let root: Descriptor
         do { root = try Lower.open(path: lower, flags: O_RDONLY | O_DIRECTORY) } catch {
@@ -29,6 +29,22 @@ package enum VolumeCreation {
         found.removeAll { $0 == ReservedName.lostAndFound }
         if found.contains(ReservedName.volumeDirectory) { throw .alreadyVolume }
         guard found.isEmpty else { throw .notEmpty }
+        if features.contains(.places) { try tryAttributes(root, lower) }
+    }
+
+    /// Not every file system has extended attributes for users, nor does each that has them take them everywhere.
+    private static func tryAttributes(_ root: borrowing Descriptor, _ lower: String) throws(VolumeError) {
+        let path = root.procPath
+        let value = PlaceList(object: UniqueID(high: 0, low: 0), places: [.init(code: Array(repeating: 0, count: 16))])
+        do throws(Errno) {
+            try value.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
+                try Lower.setAttribute(path: path, PlaceList.attribute, UnsafeRawBufferPointer(bytes), flags: 0)
+            }
+            try Lower.removeAttribute(path: path, PlaceList.attribute)
+        } catch {
+            guard error == .notSupported else { throw .lower(error, "setting an extended attribute of \(lower)") }
+            throw .noUserAttributes
+        }
     }
 
     /// Writes the volume: everything into a temporary directory first, so that a crash leaves no half of one. `finish` adds to what

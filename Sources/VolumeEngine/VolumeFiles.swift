@@ -13,6 +13,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     /// Something is there already.
     case alreadyVolume
     case notEmpty
+    /// The lower file system has no extended attributes in which a volume with places keeps them.
+    case noUserAttributes
     /// Another daemon has it mounted; the text is what that one left in the lock file.
     case locked(String)
     case format(FormatError, String)

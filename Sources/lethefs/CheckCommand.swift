@@ -30,7 +30,11 @@ struct CheckCommand: ParsableCommand {
     @Flag(name: .long, help: "Settle what a crash left unsettled, and remove what it left over.")
     var repair = false
     @Flag(
-        name: .long, help: "Take the volume as it is, though this host has seen a later state: a backup was restored.")
+        name: .long,
+        help: """
+            Take the volume as it is, though this host has seen a later state: a backup was restored. With --repair, also the names \
+            under which files are found.
+            """)
     var acceptRestore = false
     @Option(name: .long, help: ArgumentHelp("Copy all that opens into this directory.", valueName: "dir"))
     var salvage: String?
@@ -132,7 +136,8 @@ struct CheckCommand: ParsableCommand {
         let seen = host.readRecord(volume)?.epoch
         try host.noteEpoch(epoch, volume, accepting: acceptRestore)
         guard acceptRestore else { return }
-        let fields = ["epoch": "\(epoch)", "seen": seen.map { "\($0)" } ?? "", "findings": "\(result.findings.count)"]
+        var fields = ["epoch": "\(epoch)", "seen": seen.map { "\($0)" } ?? "", "findings": "\(result.findings.count)"]
+        if mount.volume.hasPlaces { fields["places"] = "\(mount.volume.acceptedPlaces.load(ordering: .relaxed))" }
         if !AuditNote.leave(.lower(try Paths.absolute(lower)), .restoreAccepted, fields) {
             FileHandle.standardError.write("lethefs: the audit log has no record of it\n")
         }
@@ -150,6 +155,7 @@ struct CheckCommand: ParsableCommand {
             let roots = Roots(trusted: trusted)
             var options = Volume.Options()
             options.readOnly = !repair
+            options.acceptsPlaces = repair && acceptRestore
             return try VolumeMount(
                 lower: path, options: options,
                 unlocking: KeyringUnlocking { (uri) throws(RootError) in try roots.resolve(uri) },

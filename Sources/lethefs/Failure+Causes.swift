@@ -22,6 +22,11 @@ extension Failure {
                 .alreadyVolume, "\(lower) is not empty",
                 meaning: "Nothing was changed. A volume needs a directory of its own.",
                 remedy: "make an empty directory, and copy the files in through the mount")
+        case .noUserAttributes:
+            self.init(
+                .storage, "the file system of \(lower) has no extended attributes of the kind user",
+                meaning: "--integrity names keeps in them which names a file has. Nothing was made.",
+                remedy: "use ext4 or XFS, or NFS that passes them on (Linux 5.9); or leave --integrity names out")
         case .locked(let holder):
             self.init(
                 .inUse, "\(lower) is mounted already\(holder.isEmpty ? "" : " (\(holder))")",

@@ -69,7 +69,9 @@ struct InitCommand: ParsableCommand {
                 throw Failure(.invalid, "--grace \(grace): more than a day", remedy: "at most \(Self.maximumGrace)")
             }
             let path = try Paths.absolute(lower, mustExist: false)
-            do throws(VolumeError) { try VolumeCreation.prepare(path) } catch { throw Failure(error, lower: path) }
+            do throws(VolumeError) { try VolumeCreation.prepare(path, features: features) } catch {
+                throw Failure(error, lower: path)
+            }
             let host = Host()
             let volume = try Self.newVolumeID()
             let uris = root.isEmpty ? [try embeddedRoot(host, volume)] : root
@@ -90,7 +92,7 @@ struct InitCommand: ParsableCommand {
             do throws(VolumeError) {
                 try VolumeCreation.create(
                     path, volume: volume, cmks: cmks, policy: policy == .anyOf ? .anyOf : .allOf, unlocking: unlocking,
-                    features: integrity.reduce(into: []) { $0.formUnion($1.flag) }, settings: settings
+                    features: features, settings: settings
                 ) { (directory, zoneKeys) throws(VolumeError) in
                     auditKey = try AuditOpening.begin(directory, host, zoneKeys, cmks, createdCMKs: created)
                 }
@@ -103,6 +105,8 @@ struct InitCommand: ParsableCommand {
                 host)
         }
     }
+
+    private var features: FeatureFlags { integrity.reduce(into: []) { $0.formUnion($1.flag) } }
 
     private var settings: [VolumeSetting: UInt64] {
         var settings: [VolumeSetting: UInt64] = [.audited: 1]

@@ -6,7 +6,7 @@ import VolumeFormat
 /// The parsers that read what an attacker may have written: from the lower storage, the command line, a socket.
 package enum FuzzTarget: String, CaseIterable, Sendable {
     case fileHeader, directoryHeader, keyring, description, state, sealedFile, sealedBlob, attribute, name, manifest
-    case auditKeys, auditHead, auditRecord, pkcs11URI, controlRequest
+    case places, auditKeys, auditHead, auditRecord, pkcs11URI, controlRequest
 
     /// Feeds bytes to the parser. What it accepts must encode to the very same bytes (for texts: to a fixed point).
     /// Returns what is wrong; a parser that does not return at all is found by its trap.
@@ -31,6 +31,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
             case .sealedFile: return try SealedFile(parsing: bytes, of: "test").encoded
             case .sealedBlob: return try SealedBlob(parsing: raw).encoded
             case .attribute: return try XattrPlaintext(parsing: bytes).encoded
+            case .places: return try PlaceList(parsing: raw).encoded
             case .name: return Self.name(raw)
             case .manifest: return try ManifestList(parsing: raw).authenticatedBytes
             case .auditKeys: return try AuditKeyList(parsing: raw).authenticatedBytes

@@ -5,7 +5,7 @@ import VolumeFormat
 
 /// A kind of stored object: its sample's bytes, and what parsing and encoding again makes of any bytes.
 enum FormatObject: String, CaseIterable, CustomTestStringConvertible {
-    case fileHeader, directoryHeader, keyring, description, state, sealedFile, sealedBlob, xattr
+    case fileHeader, directoryHeader, keyring, description, state, sealedFile, sealedBlob, xattr, places
 
     var testDescription: String { rawValue }
 
@@ -22,6 +22,7 @@ enum FormatObject: String, CaseIterable, CustomTestStringConvertible {
             ).encoded
         case .sealedBlob: Samples.sealedBlob.encoded
         case .xattr: Samples.xattr.encoded
+        case .places: Samples.places.encoded
         }
     }
 
@@ -38,6 +39,7 @@ enum FormatObject: String, CaseIterable, CustomTestStringConvertible {
             case .sealedFile: return try SealedFile(parsing: bytes, of: "test").encoded
             case .sealedBlob: return try SealedBlob(parsing: raw).encoded
             case .xattr: return try XattrPlaintext(parsing: bytes).encoded
+            case .places: return try PlaceList(parsing: raw).encoded
             }
         }
     }

@@ -42,6 +42,7 @@ import VolumeFormat
         #expect(try VolumeState(parsing: golden("state")) == Samples.state)
         #expect(try SealedBlob(parsing: golden("sealedBlob")) == Samples.sealedBlob)
         #expect(try XattrPlaintext(parsing: try golden("xattr")) == Samples.xattr)
+        #expect(try PlaceList(parsing: golden("places")) == Samples.places)
     }
 
     /// Where the format is bound into other keys and tags: written out here byte by byte.
@@ -54,6 +55,8 @@ import VolumeFormat
             Hex.encode(SealedBlob.linkAAD(volume: Samples.volume, zone: Samples.zone)) == "4c53594d" + volume
                 + "01020304")
         #expect(Hex.encode(SealedBlob.xattrAAD(owner: Samples.volume)) == "4c584154" + volume)
+        let message = Array("name".utf8).withUnsafeBytes { PlaceList.message(object: Samples.volume, name: $0) }
+        #expect(Hex.encode(message) == "4c504c43" + volume + "6e616d65")
         var aad = [UInt8](repeating: 0, count: PageAAD.size)
         let leader = PageLeader(version: KeyVersion(rawValue: 0xABCDE), usedLength: 0x123)
         aad.withUnsafeMutableBytes { bytes in
@@ -78,6 +81,10 @@ extension VolumeDescription {
 }
 
 extension VolumeState {
+    fileprivate init(parsing bytes: [UInt8]) throws { self = try bytes.withUnsafeBytes { try Self(parsing: $0) } }
+}
+
+extension PlaceList {
     fileprivate init(parsing bytes: [UInt8]) throws { self = try bytes.withUnsafeBytes { try Self(parsing: $0) } }
 }
 

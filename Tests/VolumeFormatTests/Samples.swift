@@ -68,5 +68,8 @@ enum Samples {
 
     static let xattr = XattrPlaintext(name: Array("user.name".utf8), value: [0, 255, 1])
 
+    static let places = PlaceList(
+        object: object, places: [PlaceList.Place(code: mac), PlaceList.Place(code: mac.reversed())])
+
     static let context = KEKContext(volume: volume, zone: zone, kekVersion: KeyVersion(rawValue: 0x0D0C_0B0A), share: 3)
 }

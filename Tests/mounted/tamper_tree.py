@@ -258,7 +258,9 @@ def attributes_exchanged_between_files(volume):
 
 
 def lower_attributes(path) -> dict:
-    return {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)}
+    """Without that of `init --integrity names`, which no program sees."""
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)
+            if name != "user.lethefs.places"}
 
 
 def edit_attribute(path, edit):
