@@ -189,6 +189,11 @@ class LetheFSNames(LetheFS):
     integrity = ("names",)
 
 
+class LetheFSBoth(LetheFS):
+    name = "lethefs-both"
+    integrity = ("tree", "names")
+
+
 class PassThrough(LetheFS):
     """The same server without cryptography: what encryption costs, and what it cannot be faster than."""
     name = "pass-through"
@@ -245,5 +250,5 @@ class CryFS(System):
                "CRYFS_LOCAL_STATE_DIR": str(self.home)})
 
 
-SYSTEMS = [Ext4, PassThrough, LetheFS, LetheFSRing, LetheFSTree, LetheFSNames, Gocryptfs, Securefs, EncFS, CryFS]
+SYSTEMS = [Ext4, PassThrough, LetheFS, LetheFSRing, LetheFSTree, LetheFSNames, LetheFSBoth, Gocryptfs, Securefs, EncFS, CryFS]
 PEERS = ("gocryptfs", "securefs")
