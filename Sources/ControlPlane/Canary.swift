@@ -25,8 +25,12 @@ struct Canary: Sendable {
                 return -1
             }
             if !isDirectory {
+                // The end of an empty file, or one that another took the place of, shows nothing, neither now nor afterwards.
                 var byte: UInt8 = 0
-                _ = pread(descriptor, &byte, 1, 0)
+                guard pread(descriptor, &byte, 1, 0) == 1 else {
+                    close(descriptor)
+                    return -1
+                }
             }
             return descriptor
         }

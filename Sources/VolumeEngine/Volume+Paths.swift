@@ -76,7 +76,9 @@ extension Volume {
         for inode in inodes {
             switch inode.kind {
             case .regular:
-                if let attributes = try? attributes(inode), attributes.st_size > 0, let path = path(of: inode) {
+                if table.holds(inode), let attributes = try? attributes(inode), attributes.st_size > 0,
+                    let path = path(of: inode)
+                {
                     return (path, false)
                 }
             case .directory:
