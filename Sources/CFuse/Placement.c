@@ -21,7 +21,7 @@ enum {
     HIGHEST = 64,
     /// What a request counts that comes from another of the last programs.
     ALTERNATES = 6,
-    /// From this size on a request is work that another CPU had better do meanwhile.
+    /// From this size on a request is much work.
     LARGE = 128 << 10,
     LOOK_SOON = 4,
     LOOK_LATER = 64,
@@ -271,10 +271,11 @@ static int is_recent(struct lethefs_placement *place, pid_t program) {
     return 0;
 }
 
-static size_t size_of(const struct fuse_in_header *request, size_t length) {
-    if (request->opcode != FUSE_READ || length < sizeof *request + sizeof(struct fuse_read_in)) return length;
-    size_t size = ((const struct fuse_read_in *)(request + 1))->size;
-    return size > length ? size : length;
+// The disk does it, or it is so much that another CPU had better do it.
+static int takes_time(const struct fuse_in_header *request, size_t length) {
+    if (request->opcode == FUSE_FSYNC || request->opcode == FUSE_FSYNCDIR || length >= LARGE) return 1;
+    if (request->opcode != FUSE_READ || length < sizeof *request + sizeof(struct fuse_read_in)) return 0;
+    return ((const struct fuse_read_in *)(request + 1))->size >= LARGE;
 }
 
 void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_in_header *request, size_t length) {
@@ -286,7 +287,7 @@ void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_i
     }
     int is_home = atomic_load_explicit(&place->home, memory_order_relaxed) >= 0;
     pid_t program = (pid_t)request->pid;
-    if (size_of(request, length) >= LARGE) {
+    if (takes_time(request, length)) {
         atomic_store_explicit(&place->spread, HIGHEST, memory_order_relaxed);
         if (is_home) stop_following(place);
         return;
