@@ -6,40 +6,46 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+enum { STACK = 64 << 10 };
 enum {
-    /// `spread` as it begins, and where the threads leave their common CPU. They come together at 0.
+    /// `spread` as it begins, and where the threads scatter. They gather at 0.
     AT_FIRST = 24,
     LEAVE = 32,
     HIGHEST = 64,
     /// What a request counts that comes from another of the last programs.
     ALTERNATES = 6,
-    /// From this size on a request is work that another CPU had better do meanwhile.
+    /// From this size on a request is much work.
     LARGE = 128 << 10,
     LOOK_SOON = 4,
     LOOK_LATER = 64,
+    /// Looks of the watcher after which the threads have SCHED_OTHER again: others want the CPUs, or nobody wants anything.
+    WANTED = 2,
+    QUIET = 5,
 };
-/// Whoever keeps a thread from its CPU for longer wants it for itself.
-#define CONTENDED_NS 200000LL
-// How long it is left alone then: twice as long each time that it happens again within a while.
-#define PAUSE_NS 10000000LL
+#define LOOK_NS 1000000L
+// For how long it is SCHED_OTHER where others want the CPUs: twice as long each time that it happens again within a while.
+#define PAUSE_NS 50000000LL
 #define LONGEST_PAUSE_NS 2000000000LL
 
 // What the threads may use, and whether a thread may take SCHED_IDLE and leave it again: settled once, before there are threads.
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static cpu_set_t allowed;
-static int usable;
+static int usable, load_fd = -1;
+static long processors;
 
-// Of the calling thread. `own_home`: the CPU it is bound to, -1 for none; at first it has what the thread had that made it.
-enum { INHERITED = -2 };
-static _Thread_local int own_home = INHERITED;
-static _Thread_local pid_t own_id;
-static _Thread_local int has_waiter, is_lowered;
+// Guards what threads are where, and `all`. Whoever holds it has SCHED_OTHER: the watcher must not have to wait.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t lowering = PTHREAD_COND_INITIALIZER;
+static struct lethefs_placement *all;
+// Places whose threads have SCHED_IDLE, and whether the watcher is there.
+static int lowered, has_watcher;
 
 static long long now(void) {
     struct timespec t;
@@ -60,7 +66,12 @@ static void *try_policies(void *unused) {
 }
 
 static void find_out(void) {
+    // For bench/pair, which compares.
+    const char *wish = getenv("LETHEFS_PLACEMENT");
+    if (wish != NULL && strcmp(wish, "off") == 0) return;
     pthread_t thread;
+    load_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    processors = sysconf(_SC_NPROCESSORS_ONLN);
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
     if (pthread_create(&thread, NULL, try_policies, NULL) == 0) pthread_join(thread, NULL);
 }
@@ -71,36 +82,185 @@ void lethefs_placement_init(struct lethefs_placement *place, int cpu) {
     place->fixed = cpu;
     place->home = -1;
     place->spread = AT_FIRST;
+    pthread_mutex_lock(&lock);
+    place->next = all;
+    all = place;
+    pthread_mutex_unlock(&lock);
 }
 
-/// The CPU that a thread ran on last: field 39 of /proc/ID/stat (proc(5)); -1 where it cannot be told.
-static int cpu_of(pid_t thread) {
-    char path[32], text[1024];
+// Puts a thread where the others are; the calling thread keeps its policy. False when the kernel refuses: a CPU that was taken away, or a
+// cpuset.
+static int put(const struct lethefs_placement *place, pid_t thread) {
+    int home = atomic_load(&place->home);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    if (home >= 0) CPU_SET(home, &one);
+    int policy = thread == gettid() ? 0 : change_policy(thread, place->is_low ? SCHED_IDLE : SCHED_OTHER);
+    return sched_setaffinity(thread, sizeof one, home >= 0 ? &one : &allowed) == 0 && policy == 0;
+}
+
+// The caller holds `lock`.
+static int settle(struct lethefs_placement *place, int home, int is_low) {
+    lowered += is_low - place->is_low;
+    place->is_low = is_low;
+    atomic_store(&place->home, home);
+    int result = 1;
+    for (unsigned index = 0; index < place->count; index++) result &= put(place, place->threads[index]);
+    return result;
+}
+
+static void scatter(struct lethefs_placement *place) {
+    if (atomic_load(&place->home) >= 0) settle(place, -1, 0);
+}
+
+static void lift(struct lethefs_placement *place) { settle(place, atomic_load(&place->home), 0); }
+
+// Others want the CPUs: not SCHED_IDLE for a while. The caller holds `lock`.
+static void yield_to_others(struct lethefs_placement *place) {
+    long long at = now(), last = atomic_load(&place->not_before);
+    place->pause = last != 0 && at - last < 2 * place->pause ? 2 * place->pause : PAUSE_NS;
+    if (place->pause > LONGEST_PAUSE_NS) place->pause = LONGEST_PAUSE_NS;
+    atomic_store(&place->not_before, at + place->pause);
+    lift(place);
+}
+
+// Around what a serving thread does with `lock`.
+static void begin_change(void) {
+    change_policy(0, SCHED_OTHER);
+    pthread_mutex_lock(&lock);
+}
+
+static void end_change(struct lethefs_placement *place) {
+    pthread_mutex_unlock(&lock);
+    if (!place->is_low) return;
+    change_policy(0, SCHED_IDLE);
+    // If the others have been lifted meanwhile, it was without this one.
+    if (!place->is_low) change_policy(0, SCHED_OTHER);
+}
+
+/// Whether others want all the CPUs there are; `own`: threads that only look (proc(5), /proc/loadavg: the fourth field).
+static int is_crowded(int own) {
+    char text[64];
+    ssize_t count = pread(load_fd, text, sizeof text - 1, 0);
+    if (count <= 0) return 0;
+    text[count] = 0;
+    int running = 0;
+    return sscanf(text, "%*s %*s %*s %d/", &running) == 1 && running - own > processors;
+}
+
+/// Reads /proc/ID/stat (proc(5)) of a thread from field 3 on, or NULL.
+static char *status(pid_t thread, char *text, size_t size) {
+    char path[32];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)thread);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ssize_t count = read(fd, text, sizeof text - 1);
+    if (fd < 0) return NULL;
+    ssize_t count = read(fd, text, size - 1);
     close(fd);
-    if (count <= 0) return -1;
+    if (count <= 0) return NULL;
     text[count] = 0;
     // The name in brackets may hold anything; what follows the last bracket is field 3.
-    char *at = strrchr(text, ')');
-    if (at == NULL) return -1;
-    for (int field = 3; field <= 39; field++) {
-        at = strchr(at + 1, ' ');
-        if (at == NULL) return -1;
-    }
-    int cpu = atoi(at + 1);
+    char *end = strrchr(text, ')');
+    return end != NULL && end[1] == ' ' ? end + 2 : NULL;
+}
+
+/// The CPU that a thread ran on last: field 39; -1 where it cannot be told.
+static int cpu_of(pid_t thread) {
+    char text[1024], *at = status(thread, text, sizeof text);
+    for (int field = 3; field < 39 && at != NULL; field++)
+        if ((at = strchr(at, ' ')) != NULL) at++;
+    int cpu = at != NULL ? atoi(at) : -1;
     return cpu >= 0 && cpu < CPU_SETSIZE && CPU_ISSET(cpu, &allowed) ? cpu : -1;
 }
 
+/// Whether a thread of this process runs, or wants to.
+static int wants_to_run(pid_t thread) {
+    char text[1024], *at = status(thread, text, sizeof text);
+    return at != NULL && *at == 'R';
+}
+
+static int any_wants_to_run(const struct lethefs_placement *place) {
+    for (unsigned index = 0; index < place->count; index++)
+        if (wants_to_run(place->threads[index])) return 1;
+    return 0;
+}
+
+// One look at a place whose threads have SCHED_IDLE. The caller holds `lock`.
+static void look(struct lethefs_placement *place) {
+    unsigned served = atomic_load(&place->served);
+    int has_progress = served != place->seen;
+    place->seen = served;
+    if (is_crowded(1) || (!has_progress && any_wants_to_run(place))) {
+        place->quiet = 0;
+        if (++place->wanted == WANTED) yield_to_others(place);
+    } else {
+        place->wanted = 0;
+        place->quiet = has_progress ? 0 : place->quiet + 1;
+        if (place->quiet == QUIET) lift(place);
+    }
+}
+
+static void *watch(void *unused) {
+    (void)unused;
+    const struct timespec pause = {0, LOOK_NS};
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        while (lowered == 0) pthread_cond_wait(&lowering, &lock);
+        pthread_mutex_unlock(&lock);
+        nanosleep(&pause, NULL);
+        pthread_mutex_lock(&lock);
+        for (struct lethefs_placement *place = all; place != NULL; place = place->next)
+            if (place->is_low) look(place);
+    }
+    return NULL;
+}
+
+// The caller holds `lock`. The watcher begins with the policy and the CPUs of the thread that makes it: one that is not gathered.
+static int start_watcher(void) {
+    if (has_watcher) return 1;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t every, before;
+    sigfillset(&every);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &every, &before);
+    has_watcher = pthread_create(&thread, &attributes, watch, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return has_watcher;
+}
+
+// The caller holds `lock`.
+static void gather(struct lethefs_placement *place, int cpu) {
+    // A /proc that shows no others' processes, or a program in another PID name space; a CPU that is not ours.
+    int result = cpu >= 0 && CPU_ISSET(cpu, &allowed) && start_watcher();
+    if (result && is_crowded(0)) yield_to_others(place);
+    place->seen = atomic_load(&place->served) - 1;
+    place->wanted = place->quiet = 0;
+    if (result && settle(place, cpu, now() >= atomic_load(&place->not_before))) {
+        pthread_cond_signal(&lowering);
+    } else {
+        atomic_store(&place->spread, AT_FIRST);
+        scatter(place);
+    }
+}
+
+// Looks where the program is.
 static void follow(struct lethefs_placement *place, pid_t program) {
     int cpu = place->fixed >= 0 ? place->fixed : cpu_of(program);
-    if (place->fixed >= 0 && !CPU_ISSET(cpu, &allowed)) cpu = -1;
-    // A /proc that shows no others' processes, or a program in another PID name space.
-    if (cpu < 0) atomic_store_explicit(&place->not_before, now() + LONGEST_PAUSE_NS, memory_order_relaxed);
-    int before = atomic_exchange_explicit(&place->home, cpu, memory_order_relaxed);
-    atomic_store_explicit(&place->until_look, before == cpu ? LOOK_LATER : LOOK_SOON, memory_order_relaxed);
+    int is_there = cpu >= 0 && cpu == atomic_load_explicit(&place->home, memory_order_relaxed);
+    atomic_store_explicit(&place->until_look, is_there ? LOOK_LATER : LOOK_SOON, memory_order_relaxed);
+    if (is_there && (place->is_low || now() < atomic_load(&place->not_before))) return;
+    begin_change();
+    gather(place, cpu);
+    end_change(place);
+}
+
+static void stop_following(struct lethefs_placement *place) {
+    begin_change();
+    scatter(place);
+    end_change(place);
 }
 
 static int is_recent(struct lethefs_placement *place, pid_t program) {
@@ -111,99 +271,69 @@ static int is_recent(struct lethefs_placement *place, pid_t program) {
     return 0;
 }
 
-static size_t size_of(const struct fuse_in_header *request, size_t length) {
-    if (request->opcode != FUSE_READ || length < sizeof *request + sizeof(struct fuse_read_in)) return length;
-    size_t size = ((const struct fuse_read_in *)(request + 1))->size;
-    return size > length ? size : length;
+// The disk does it, or it is so much that another CPU had better do it.
+static int takes_time(const struct fuse_in_header *request, size_t length) {
+    if (request->opcode == FUSE_FSYNC || request->opcode == FUSE_FSYNCDIR || length >= LARGE) return 1;
+    if (request->opcode != FUSE_READ || length < sizeof *request + sizeof(struct fuse_read_in)) return 0;
+    return ((const struct fuse_read_in *)(request + 1))->size >= LARGE;
 }
 
 void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_in_header *request, size_t length) {
-    has_waiter = 0;
     if (!usable) return;
+    atomic_fetch_add_explicit(&place->served, 1, memory_order_relaxed);
     switch (request->opcode) {
     case FUSE_FORGET: case FUSE_BATCH_FORGET: case FUSE_INTERRUPT: case FUSE_RELEASE: case FUSE_RELEASEDIR: return;
     default: break;
     }
-    if (size_of(request, length) >= LARGE) {
+    int is_home = atomic_load_explicit(&place->home, memory_order_relaxed) >= 0;
+    pid_t program = (pid_t)request->pid;
+    if (takes_time(request, length)) {
         atomic_store_explicit(&place->spread, HIGHEST, memory_order_relaxed);
-        atomic_store_explicit(&place->home, -1, memory_order_relaxed);
+        if (is_home) stop_following(place);
         return;
     }
-    pid_t program = (pid_t)request->pid;
     // What the kernel asks for on its own account.
     if (program == 0) return;
-    has_waiter = 1;
     int spread = atomic_load_explicit(&place->spread, memory_order_relaxed);
     if (atomic_exchange_explicit(&place->last, program, memory_order_relaxed) == program)
         spread = spread > 0 ? spread - 1 : 0;
     else if (is_recent(place, program))
         spread = spread + ALTERNATES < HIGHEST ? spread + ALTERNATES : HIGHEST;
     atomic_store_explicit(&place->spread, spread, memory_order_relaxed);
-    if (atomic_load_explicit(&place->home, memory_order_relaxed) >= 0) {
-        if (spread >= LEAVE)
-            atomic_store_explicit(&place->home, -1, memory_order_relaxed);
-        else if (atomic_fetch_sub_explicit(&place->until_look, 1, memory_order_relaxed) <= 0)
-            follow(place, program);
-    } else if (spread == 0 && now() >= atomic_load_explicit(&place->not_before, memory_order_relaxed)) {
+    if (is_home && spread >= LEAVE)
+        stop_following(place);
+    else if (is_home ? atomic_fetch_sub_explicit(&place->until_look, 1, memory_order_relaxed) <= 0
+                     : spread == 0)
         follow(place, program);
+}
+
+void lethefs_placement_join(struct lethefs_placement *place) {
+    if (!usable) return;
+    // It has begun as the thread was that made it.
+    begin_change();
+    if (place->count < LETHEFS_PLACED_THREADS) place->threads[place->count++] = gettid();
+    put(place, gettid());
+    end_change(place);
+}
+
+void lethefs_placement_leave(struct lethefs_placement *place) {
+    if (!usable) return;
+    begin_change();
+    for (unsigned index = 0; index < place->count; index++) {
+        if (place->threads[index] != gettid()) continue;
+        place->threads[index] = place->threads[--place->count];
+        break;
     }
+    pthread_mutex_unlock(&lock);
 }
 
-void lethefs_placement_settle(struct lethefs_placement *place) {
-    int home = atomic_load_explicit(&place->home, memory_order_relaxed);
-    if (!usable || home == own_home) return;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    if (home >= 0) CPU_SET(home, &one);
-    if (sched_setaffinity(0, sizeof one, home >= 0 ? &one : &allowed) == 0)
-        own_home = home;
-    else
-        // A CPU that was taken away, or a cpuset: not before it is asked for again.
-        atomic_store_explicit(&place->home, own_home >= 0 ? own_home : -1, memory_order_relaxed);
-}
-
-// A thread that was left with SCHED_IDLE, since the program took over from it, goes on before the next one is: there is never more than
-// one, it holds nothing, and the next request helps it on however busy its CPU is.
-static void lift(struct lethefs_placement *place) {
-    pid_t other = atomic_exchange(&place->lowered, 0);
-    if (other != 0) change_policy(other, SCHED_OTHER);
-}
-
-static void leave_alone(struct lethefs_placement *place, long long at) {
-    long long last = atomic_load_explicit(&place->not_before, memory_order_relaxed);
-    long long pause = atomic_load_explicit(&place->pause, memory_order_relaxed);
-    pause = last != 0 && at - last < 2 * pause ? 2 * pause : PAUSE_NS;
-    if (pause > LONGEST_PAUSE_NS) pause = LONGEST_PAUSE_NS;
-    atomic_store_explicit(&place->pause, pause, memory_order_relaxed);
-    atomic_store_explicit(&place->not_before, at + pause, memory_order_relaxed);
-    atomic_store_explicit(&place->spread, AT_FIRST, memory_order_relaxed);
-    atomic_store_explicit(&place->home, -1, memory_order_relaxed);
-}
-
-int lethefs_placement_begin_reply(struct lethefs_placement *place) {
-    if (atomic_load_explicit(&place->lowered, memory_order_relaxed) != 0) lift(place);
-    if (!has_waiter || own_home < 0 || own_home != atomic_load_explicit(&place->home, memory_order_relaxed)) return 0;
-    // Whoever else can run here does so first. If that takes time, the CPU is wanted by others: a thread with SCHED_IDLE would wait for
-    // them, and the program with it.
-    long long before = now();
-    sched_yield();
-    long long after = now();
-    if (after - before > CONTENDED_NS) {
-        leave_alone(place, after);
-        return 0;
+void lethefs_placement_end(struct lethefs_placement *place) {
+    pthread_mutex_lock(&lock);
+    scatter(place);
+    for (struct lethefs_placement **at = &all; *at != NULL; at = &(*at)->next) {
+        if (*at != place) continue;
+        *at = place->next;
+        break;
     }
-    if (own_id == 0) own_id = gettid();
-    pid_t none = 0;
-    if (!atomic_compare_exchange_strong(&place->lowered, &none, own_id)) return 0;
-    is_lowered = 1;
-    return change_policy(0, SCHED_IDLE) == 0;
-}
-
-void lethefs_placement_end_reply(struct lethefs_placement *place) {
-    if (!is_lowered) return;
-    is_lowered = 0;
-    pid_t own = own_id;
-    // Where another thread has lifted this one, it may have done so before there was anything to lift.
-    if (atomic_compare_exchange_strong(&place->lowered, &own, 0) || sched_getscheduler(0) != SCHED_OTHER)
-        change_policy(0, SCHED_OTHER);
+    pthread_mutex_unlock(&lock);
 }

@@ -1,20 +1,26 @@
 // Keeps the threads that serve on the CPU of the program that waits for them, while one program at a time asks for little.
 //
 // Left to itself the scheduler wakes whoever was woken on an idle CPU: the thread that serves, then the program, and both wake-ups go to
-// another processor each time. In a virtual machine that costs many times what serving does (PERFORMANCE.md has figures).
-// So, where requests come one after the other, the threads follow the program by their affinity; and while a reply wakes it, the
-// thread has the policy SCHED_IDLE, since a CPU that runs nothing else counts as free: the program stays where it was.
+// another processor each time. In a virtual machine that costs many times what serving does (`bench/pair` tells how many).
+// So, where requests come one after the other, the threads *gather* on the program's CPU, and take the policy SCHED_IDLE: a CPU that runs
+// nothing else counts as free, so the program that a reply wakes stays where it was.
+//
+// A thread with SCHED_IDLE hardly runs beside others that want its CPU. So a watcher looks every millisecond, and lifts them to SCHED_OTHER when
+// others want all CPUs, when they do not get on, and when there is nothing to do: they never wait with that policy while nobody looks. Where no
+// CPU is idle, the program stays where it was anyway.
 #pragma once
 #include <linux/fuse.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/types.h>
 
+enum { LETHEFS_PLACED_THREADS = 64 };
+
 /// Threads that take requests from one queue. Zeroed, then `lethefs_placement_init`.
 struct lethefs_placement {
     /// The CPU that the queue belongs to, or -1 where requests of all CPUs come.
     int fixed;
-    /// Where the threads are to be; -1: anywhere.
+    /// Where the threads are gathered; -1: nowhere.
     _Atomic int home;
     /// 0 when requests come one by one; goes up with signs of the contrary.
     _Atomic int spread;
@@ -23,22 +29,29 @@ struct lethefs_placement {
     _Atomic unsigned next_recent;
     /// Requests until it is looked where the program is.
     _Atomic int until_look;
-    /// The thread that has SCHED_IDLE; 0 for none.
-    _Atomic pid_t lowered;
-    /// CLOCK_MONOTONIC nanoseconds before which there is nothing to gain: somebody else wants the CPU.
-    _Atomic long long not_before, pause;
+    /// Requests so far.
+    _Atomic unsigned served;
+    /// CLOCK_MONOTONIC nanoseconds before which it is not SCHED_IDLE: somebody else wants the CPUs.
+    _Atomic long long not_before;
+    /// They have SCHED_IDLE.
+    _Atomic int is_low;
+    // What follows is guarded by the lock of all of them.
+    long long pause;
+    /// `served` as the watcher found it; how often it found since that others want the CPUs, and that there is nothing to do.
+    unsigned seen;
+    int wanted, quiet;
+    unsigned count;
+    pid_t threads[LETHEFS_PLACED_THREADS];
+    struct lethefs_placement *next;
 };
 
-/// `cpu`: the queue's, or -1.
+/// `cpu`: the queue's, or -1. Until `lethefs_placement_end`, which is called when all threads have left, it stays where it is.
 void lethefs_placement_init(struct lethefs_placement *place, int cpu);
+void lethefs_placement_end(struct lethefs_placement *place);
+
+/// The calling thread begins, or ends, to take requests from the queue.
+void lethefs_placement_join(struct lethefs_placement *place);
+void lethefs_placement_leave(struct lethefs_placement *place);
 
 /// Notes a request that the calling thread is about to serve; `length` as in the header.
 void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_in_header *request, size_t length);
-
-/// The calling thread goes where the others of its queue are to be. Called before it waits.
-void lethefs_placement_settle(struct lethefs_placement *place);
-
-/// Around the call that wakes the program. Between them nothing is done but that call. True when the thread has SCHED_IDLE: it must not
-/// wait with it.
-int lethefs_placement_begin_reply(struct lethefs_placement *place);
-void lethefs_placement_end_reply(struct lethefs_placement *place);

@@ -186,10 +186,6 @@ static void serve_and_commit(struct lane *lane) {
     serve_request(lane);
     if (lane->wipes_due > 0) wipe_step(lane);
     submit_commit(lane);
-    struct lethefs_placement *place = &ring.places[lane->queue];
-    if (lethefs_placement_begin_reply(place)) lethefs_ring_io_submit(&lane->io);
-    lethefs_placement_end_reply(place);
-    lethefs_placement_settle(place);
 }
 
 // A lane that waits for a request wipes all of its memory; one that is busy, what its next two replies leave. The kernel writes a request
@@ -240,7 +236,9 @@ static void *lane_thread(void *argument) {
     struct lane *lane = argument;
     own_lane = lane;
     if (!wait_for_start()) return NULL;
+    lethefs_placement_join(&ring.places[lane->queue]);
     serve_lane(lane);
+    lethefs_placement_leave(&ring.places[lane->queue]);
     lane->replied = 0;
     wipe_rest(lane);
     atomic_store(&lane->gone, 1);
@@ -284,9 +282,9 @@ static int prepare(void) {
     ring.alive = calloc(ring.queues, sizeof *ring.alive);
     ring.places = calloc(ring.queues, sizeof *ring.places);
     if (ring.alive == NULL || ring.places == NULL) return -ENOMEM;
+    for (unsigned queue = 0; queue < ring.queues; queue++) lethefs_placement_init(&ring.places[queue], (int)queue);
     for (unsigned queue = 0; queue < ring.queues; queue++) {
         atomic_store(&ring.alive[queue], (int)ring.lanes_each);
-        lethefs_placement_init(&ring.places[queue], (int)queue);
         for (unsigned index = 0; index < ring.lanes_each; index++) {
             int result = make_lane(&ring.lanes[queue * ring.lanes_each + index], queue);
             if (result != 0) return result;
@@ -360,6 +358,7 @@ void lethefs_ring_stop(void) {
     for (unsigned index = 0; index < count; index++)
         if (ring.lanes[index].has_thread) pthread_join(ring.lanes[index].thread, NULL);
     pthread_mutex_lock(&ring.gate);
+    for (unsigned queue = 0; ring.places != NULL && queue < ring.queues; queue++) lethefs_placement_end(&ring.places[queue]);
     for (unsigned index = 0; index < count; index++) free_lane(&ring.lanes[index]);
     free(ring.lanes);
     free(ring.alive);

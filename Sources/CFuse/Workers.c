@@ -20,7 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { STACK = 1 << 20, HIGHEST = 64, WAITING_AT_MOST = 3 };
+enum { STACK = 1 << 20, HIGHEST = LETHEFS_PLACED_THREADS, WAITING_AT_MOST = 3 };
 
 struct worker {
     pthread_t thread;
@@ -64,12 +64,7 @@ static void do_nothing(int signal) { (void)signal; }
 
 ssize_t lethefs_workers_reply(const struct iovec *iov, int count) {
     if (own == NULL) return -2;
-    lethefs_placement_begin_reply(&pool.place);
-    ssize_t written = writev(own->fd, iov, count);
-    int error = errno;
-    lethefs_placement_end_reply(&pool.place);
-    errno = error;
-    return written;
+    return writev(own->fd, iov, count);
 }
 
 static void finish(int error) {
@@ -169,9 +164,9 @@ static void serve(struct worker *worker, size_t length) {
 
 static void *work(void *argument) {
     struct worker *worker = own = argument;
+    lethefs_placement_join(&pool.place);
     while (!fuse_session_exited(pool.session)) {
         if (atomic_load_explicit(&pool.wipe_wanted, memory_order_relaxed) != worker->wiped) wipe(worker);
-        lethefs_placement_settle(&pool.place);
         if (atomic_fetch_add(&pool.waiting, 1) >= WAITING_AT_MOST) {
             atomic_fetch_sub(&pool.waiting, 1);
             park(worker);
@@ -199,6 +194,7 @@ static void *work(void *argument) {
             finish(-error);
         }
     }
+    lethefs_placement_leave(&pool.place);
     explicit_bzero(worker->memory, worker->touched);
     atomic_store(&worker->gone, 1);
     return NULL;
@@ -257,6 +253,7 @@ int lethefs_workers_run(struct fuse_session *session, unsigned highest, size_t r
         close(pool.workers[index].fd);
     }
     pool.count = 0;
+    lethefs_placement_end(&pool.place);
     close(pool.end_fd);
     return result != 0 ? result : atomic_load(&pool.error);
 }

@@ -29,7 +29,7 @@ extension Volume {
     }
 
     /// fstat(2) or fstatat(2) of an inode that is not open here.
-    private func lowerAttributes(_ inode: Inode) throws(Errno) -> stat {
+    func lowerAttributes(_ inode: Inode) throws(Errno) -> stat {
         for _ in 0..<16 {
             let (location, pinned) = inode.state.withLock { ($0.location, $0.pinned) }
             if let pinned { return try Lower.stat(pinned) }
@@ -79,14 +79,17 @@ extension Volume {
         // Let it be seen, and removed; opening it says what is wrong.
         case .invalid: return UInt64(info.st_size)
         case .lastPageDecides(let pages):
+            let last = PageIndex(rawValue: pages - 1)
+            let whole = Geometry.plainStart(of: last) + UInt64(Geometry.capacity(of: last))
+            // What was removed before it was closed has no header that tells.
+            guard info.st_nlink > 0 else { return whole }
             do {
                 let content = try openContent(inode, forWriting: false)
                 defer { closeContent(content) }
                 return content.size
             } catch {
                 guard error == .io || error == .access else { throw error }
-                let last = PageIndex(rawValue: pages - 1)
-                return Geometry.plainStart(of: last) + UInt64(Geometry.capacity(of: last))
+                return whole
             }
         }
     }

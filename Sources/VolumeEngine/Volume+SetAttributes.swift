@@ -15,6 +15,11 @@ package struct AttributeChanges: Sendable {
     package var clearsSetID = false
 
     package init() {}
+
+    fileprivate var isModificationTimeOnly: Bool {
+        modificationTime != nil && accessTime == nil && mode == nil && uid == nil && gid == nil && size == nil
+            && !clearsSetID
+    }
 }
 
 extension Volume {
@@ -29,9 +34,29 @@ extension Volume {
         let touchesNode =
             changes.mode != nil || changes.uid != nil || changes.gid != nil || changes.accessTime != nil
             || changes.modificationTime != nil || changes.clearsSetID
+        guard touchesNode else { return try settledAttributes(inode) }
         // Not while the last handle's end is writing its bookkeeping: it puts back the times that it found.
-        if touchesNode { try gate(inode).lock.withLock { (_) throws(Errno) in try setNodeAttributes(inode, changes) } }
+        let unchanged = try gate(inode).lock.withLock { (_) throws(Errno) -> stat? in
+            if let unchanged = try withTimes(inode, changes) { return unchanged }
+            try setNodeAttributes(inode, changes)
+            return nil
+        }
+        if let unchanged { return try presented(inode, unchanged) }
         return try settledAttributes(inode)
+    }
+
+    /// The lower attributes of a file that has the times already which are to be set.
+    ///
+    /// The kernel sends a file's times with each rename, link and removal, for the ctime that has changed with it: what was done below has
+    /// changed it there, too. Only a program that sets a time that has long been there needs the call for the sake of the ctime.
+    private func withTimes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) -> stat? {
+        guard changes.isModificationTimeOnly, let time = changes.modificationTime,
+            inode.state.withLock({ $0.content == nil })
+        else { return nil }
+        let info = try lowerAttributes(inode)
+        let age = Int64(Self.now) - Int64(info.st_ctim.tv_sec)
+        let isThere = info.st_mtim.tv_sec == time.tv_sec && info.st_mtim.tv_nsec == time.tv_nsec
+        return isThere && (0...1).contains(age) ? info : nil
     }
 
     private func setNodeAttributes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) {

@@ -32,6 +32,35 @@ import VolumeEngine
         #expect(try calls { try test.unlink("moved") } == 3)
     }
 
+    @Test func timesThatAreThereAlready() throws {
+        let (test, inode) = try sample()
+        var changes = AttributeChanges()
+        // The kernel sends them after each rename and removal.
+        try test.rename("file", to: "moved")
+        changes.modificationTime = try test.volume.attributes(inode).st_mtim
+        #expect(try calls { _ = try test.volume.setAttributes(inode, changes) } == 1)
+        try test.unlink("moved")
+        #expect(try calls { _ = try test.volume.setAttributes(inode, changes) } == 1)
+        changes.modificationTime?.tv_nsec ^= 1
+        let changed = try test.volume.setAttributes(inode, changes)
+        #expect(changed.st_mtim.tv_nsec == changes.modificationTime?.tv_nsec)
+    }
+
+    /// A file that was removed while it was open is closed without a header that tells its size.
+    @Test func timesOfWhatWasRemovedWhileOpen() throws {
+        let test = try TestVolume(inMemory: true)
+        let file = try test.create("file")
+        try file.write([UInt8](repeating: 1, count: 100))
+        let inode = try test.lookUp("file").inode
+        try test.unlink("file")
+        var changes = AttributeChanges()
+        changes.modificationTime = try test.volume.attributes(inode).st_mtim
+        file.close()
+        let attributes = try test.volume.setAttributes(inode, changes)
+        #expect(attributes.st_mtim.tv_nsec == changes.modificationTime?.tv_nsec)
+        #expect(test.takeDamages().isEmpty)
+    }
+
     @Test func aNewFile() throws {
         let test = try TestVolume(inMemory: true, features: [])
         var file: TestFile?

@@ -58,9 +58,13 @@ class System:
                 links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
             except OSError:
                 continue
-            if "/dev/fuse" in links:
+            if "/dev/fuse" in links and not self.is_helper(pid):
                 return pid
         return None
+
+    def is_helper(self, pid):
+        """Whether it holds /dev/fuse beside the daemon."""
+        return False
 
     def remount(self):
         """A mount that knows nothing; the lower tree stays in memory."""
@@ -138,6 +142,7 @@ class LetheFS(System):
     name = "lethefs"
     options = "allow_other,transport=dev-fuse"
     integrity = ()
+    environment = {}
 
     @classmethod
     def program(cls):
@@ -148,7 +153,10 @@ class LetheFS(System):
         return "" if os.access(cls.program(), os.X_OK) else f"{cls.program()} is not built"
 
     def command(self, *words, limit=60):
-        return run([self.program(), *words], env={"LETHEFS_HOME": str(self.home)}, limit=limit)
+        return run([self.program(), *words], env={"LETHEFS_HOME": str(self.home), **self.environment}, limit=limit)
+
+    def is_helper(self, pid):
+        return b"guardian" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1]
 
     def create(self):
         self.command("init", self.lower, *(f"--integrity={word}" for word in self.integrity))
