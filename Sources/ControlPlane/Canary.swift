@@ -38,7 +38,8 @@ struct Canary: Sendable {
         return Canary(descriptor: descriptor, isDirectory: isDirectory)
     }
 
-    /// What reading through the old handle gives now: the errno, 0 when it still reads, `nil` when nothing came back in time. Closes it.
+    /// What reading through the old handle gives now: the errno, 0 when it still reads, -1 when there is nothing to read any more, `nil`
+    /// when nothing came back in time. Closes it.
     func check() -> Int32? {
         let descriptor = descriptor
         let isDirectory = isDirectory
@@ -50,7 +51,9 @@ struct Canary: Sendable {
                 return linux_getdents64(descriptor, &buffer, buffer.count) >= 0 ? 0 : linux_get_errno()
             }
             var byte: UInt8 = 0
-            return pread(descriptor, &byte, 1, 0) >= 0 ? 0 : linux_get_errno()
+            let count = pread(descriptor, &byte, 1, 0)
+            // A program has emptied the file meanwhile.
+            return count > 0 ? 0 : count == 0 ? -1 : linux_get_errno()
         }
     }
 }

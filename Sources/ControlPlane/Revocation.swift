@@ -105,6 +105,7 @@ struct Revocation {
         case .none: "nothing to read"
         case .some(.none): "no answer"
         case .some(.some(0)): "READ"
+        case .some(.some(-1)): "nothing to read"
         case .some(.some): "refused"
         }
     }

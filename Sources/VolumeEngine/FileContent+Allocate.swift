@@ -87,7 +87,7 @@ extension FileContent {
         if from == 0 {
             // The header shares this page: its payload is overwritten instead.
             let zeros = [UInt8](repeating: 0, count: Geometry.pageSize - Geometry.headerSize)
-            try unlistPages(0, 0) { () throws(Errno) in
+            try unlistPages(0, 0) { (_) throws(Errno) in
                 try zeros.withUnsafeBufferPointer { (zeros) throws(Errno) in
                     guard let start = zeros.baseAddress else { return }
                     try Lower.write(descriptor, from: start, count: zeros.count, at: UInt64(Geometry.headerSize))
@@ -97,10 +97,10 @@ extension FileContent {
         }
         guard from <= pages.upperBound else { return }
         let unit = UInt64(Geometry.pageSize)
-        try unlistPages(from, pages.upperBound) { () throws(Errno) in
+        try unlistPages(from, pages.upperBound) { (piece) throws(Errno) in
             try Lower.allocate(
-                descriptor, mode: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at: from * unit,
-                count: (pages.upperBound + 1 - from) * unit)
+                descriptor, mode: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at: piece.lowerBound * unit,
+                count: UInt64(piece.count) * unit)
         }
     }
 }

@@ -298,7 +298,9 @@ extension FileContent {
 
     /// Step 4: all pages are under `version`, durably. False when another DEK has taken over meanwhile: then the old ones stay.
     func endReencryption(_ version: KeyVersion) throws(Errno) -> Bool {
-        try volume.storingTrees { () throws(Errno) in try endReencryptionAlone(version) }
+        try volume.storingTrees { () throws(Errno) in
+            try volume.gate(inode).lock.withLock { (_) throws(Errno) in try endReencryptionAlone(version) }
+        }
     }
 
     private func endReencryptionAlone(_ version: KeyVersion) throws(Errno) -> Bool {
@@ -325,11 +327,15 @@ extension FileContent {
     func makeRoom() throws(Errno) {
         try volume.storingTrees { () throws(Errno) in
             try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
-                try lock.writing { () throws(Errno) in
-                    try requireKeys()
-                    guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else { return }
-                    try volume.resealAttributes(of: self)
-                    try reencryptLocked()
+                try volume.gate(inode).lock.withLock { (_) throws(Errno) in
+                    try lock.writing { () throws(Errno) in
+                        try requireKeys()
+                        guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else {
+                            return
+                        }
+                        try volume.resealAttributes(of: self)
+                        try reencryptLocked()
+                    }
                 }
             }
         }

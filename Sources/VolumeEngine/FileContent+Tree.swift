@@ -45,6 +45,11 @@ extension FileContent {
         noteTree(tree)
     }
 
+    /// Pages that a crash left unlisted are looked for, whoever opens the file, and for whatever.
+    func noteRaggedTree() {
+        if let tree, tree.isRagged { noteTree(tree) }
+    }
+
     /// It has something to store.
     private func noteTree(_ tree: PageTree) {
         guard isWritable, !volume.options.readOnly else { return }
@@ -85,25 +90,42 @@ extension FileContent {
             tagAt: cipher + index * Geometry.pageSize + skip + PageLeader.tagOffset, word: session)
     }
 
-    /// Pages become holes by `action`. The caller holds `lock` alone.
-    func unlistPages(_ first: UInt64, _ last: UInt64, by action: () throws(Errno) -> Void) throws(Errno) {
-        // Their nodes are there before, and what comes after it needs no reading.
-        try forEachListed(first, last) { (_, _) in }
-        do throws(Errno) {
-            try action()
-            try forEachListed(first, last) { (tree, range) in
-                tree.list(range.lowerBound, count: range.count) { _ in .none }
+    /// Pages become holes by `action`, which is called for one piece after the other: of each the nodes are in memory. The caller holds
+    /// `lock` alone.
+    func unlistPages(
+        _ first: UInt64, _ last: UInt64, by action: (ClosedRange<UInt64>) throws(Errno) -> Void
+    ) throws(Errno) {
+        guard tree != nil else { return try action(first...last) }
+        var from = first
+        while from <= last {
+            // Their nodes are there before, and what comes after it needs no reading.
+            var nodes = 0
+            var end = last
+            try forEachListed(from, last) { (_, range) in
+                nodes += 1
+                end = nodes < Self.nodesAtOnce ? last : range.upperBound - 1
+                return nodes < Self.nodesAtOnce
             }
-        } catch {
-            // A lower file system that has no holes has not made any.
-            if error != .notSupported, error != .invalid { doubtPages() }
-            throw error
+            do throws(Errno) {
+                try action(from...end)
+                try forEachListed(from, end) { (tree, range) in
+                    tree.list(range.lowerBound, count: range.count) { _ in .none }
+                    return true
+                }
+            } catch {
+                // A lower file system that has no holes has not made any.
+                if error != .notSupported, error != .invalid { doubtPages() }
+                throw error
+            }
+            from = end + 1
         }
     }
 
-    /// Pages from `first` to `last` that may be listed, node by node; their lines are held.
+    private static let nodesAtOnce = 256
+
+    /// Pages from `first` to `last` that may be listed, node by node, as long as `body` goes on; their lines are held.
     private func forEachListed(
-        _ first: UInt64, _ last: UInt64, _ body: (PageTree, Range<UInt64>) -> Void
+        _ first: UInt64, _ last: UInt64, _ body: (PageTree, Range<UInt64>) -> Bool
     ) throws(Errno) {
         guard let tree else { return }
         var from = first
@@ -117,7 +139,7 @@ extension FileContent {
             }
             let count = Int(min(UInt64(TreeGeometry.arity - slot), last - from + 1))
             try holdLines(PageIndex(rawValue: from), count: count)
-            body(tree, from..<from + UInt64(count))
+            guard body(tree, from..<from + UInt64(count)) else { return }
             from += UInt64(count)
         }
     }
@@ -195,13 +217,14 @@ extension FileContent {
         guard let trees = volume.trees, let tree else { throw .io }
         let name = "\(tree.file)"
         let opened: Descriptor
-        if creating, tree.isGone {
+        let kept = inode.state.withLock { $0.treeFile }
+        if tree.isGone, let kept {
+            opened = kept
+        } else if creating, tree.isGone {
             // Those who have it open need its nodes; nobody finds them.
             opened = try Lower.open(trees.directory, ".", flags: O_RDWR | Int32(LINUX_O_TMPFILE), mode: 0o600)
         } else if creating {
             opened = try Lower.open(trees.directory, name, flags: O_RDWR | O_CREAT | O_NOCTTY, mode: 0o600)
-        } else if let kept = inode.state.withLock({ $0.treeFile }) {
-            opened = kept
         } else {
             do throws(Errno) {
                 opened = try Lower.open(
@@ -209,7 +232,9 @@ extension FileContent {
                     flags: (volume.options.readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY)
             } catch {
                 guard error == .noEntry || error == .loop else { throw error }
-                throw damagedTree("its file is missing")
+                // The last name went before this was opened.
+                guard let kept else { throw damagedTree("its file is missing") }
+                opened = kept
             }
         }
         return treeFile.withLock { kept in

@@ -98,10 +98,15 @@ extension FileContent {
     }
 
     /// Stores the whole tree at once, and makes it durable. `version`: no node is under another DEK afterwards. The caller holds
-    /// `TreeTable.storing` and `lock` alone.
+    /// `TreeTable.storing`, the gate, and `lock` alone.
     func storeTreeLocked(under version: KeyVersion? = nil) throws(Errno) {
         guard let tree else { return }
-        if let version { try holdNodes(notUnder: version) }
+        if try Lower.stat(descriptor).st_nlink == 0 { tree.leave() }
+        if let version {
+            // Its nodes stay under the DEKs that they are under.
+            guard !tree.isStuck else { throw .io }
+            try holdNodes(notUnder: version)
+        }
         guard let snapshot = try takeTree() else { return }
         do throws(Errno) {
             do throws(Errno) { try Lower.sync(descriptor) } catch {

@@ -125,7 +125,9 @@ package final class FileContent: @unchecked Sendable {
             // One whose last nodes are not stored yet is in memory.
             tree =
                 trees.find(inode.key, loaded.header.file)
-                ?? PageTree(root, of: loaded.header.file, isExplained: loaded.isExplained, trees.budget)
+                ?? PageTree(
+                    root, of: loaded.header.file, pages: Geometry.pageCount(forSize: loaded.size),
+                    isExplained: loaded.isExplained, trees.budget)
         } else {
             tree = nil
         }

@@ -22,16 +22,14 @@ extension Volume {
     /// Reads the header of an open lower file.
     ///
     /// A header that says "closed" must fit the lower length exactly. Anything else is accepted only where a crash explains it:
-    /// the header was stored in a mount that crashed, or before one; or by this mount, which failed to close it.
+    /// the header was stored in a mount that crashed, or before one; or by this mount, which failed to close it, or did not, since its
+    /// last name was gone.
     ///
     /// `attributes`: those of the lower file, where they were just read.
     func load(_ inode: Inode, _ descriptor: Descriptor, _ attributes: stat? = nil) throws(Errno) -> LoadedFile? {
-        let length: UInt64
-        if let attributes {
-            length = UInt64(attributes.st_size)
-        } else {
-            length = UInt64(try Lower.stat(descriptor).st_size)
-        }
+        let info: stat
+        if let attributes { info = attributes } else { info = try Lower.stat(descriptor) }
+        let length = UInt64(info.st_size)
         let interpreted = Geometry.interpret(lowerLength: length)
         if interpreted == .unwritten {
             guard lastCrashedEpoch > 0 || isDirty else { throw damaged(.fileLength, inode.number, "no header") }
@@ -45,8 +43,9 @@ extension Volume {
             return true
         }
         guard let (header, keys) = read else { return nil }
+        // What has lost its last name is closed without a header that tells; programs may still find it by what they hold of it.
         let explained =
-            header.epoch <= lastCrashedEpoch || (header.epoch == epoch && isDirty)
+            header.epoch <= lastCrashedEpoch || (header.epoch == epoch && (isDirty || info.st_nlink == 0))
         if header.state == .closed, interpreted == .size(header.size) {
             return LoadedFile(
                 header: header, keys: keys, size: header.size,

@@ -29,6 +29,7 @@ final class PageTree: Sendable {
                     entries.append(.none)
                 }
                 entries[slot] = newValue
+                while let last = entries.last, last.isNone { entries.removeLast() }
             }
         }
     }
@@ -86,13 +87,20 @@ final class PageTree: Sendable {
         sealing = Atomic(2)
     }
 
-    /// Of a file whose header was read. `isExplained`: it may be as a crash left it.
-    init(_ root: TreeRoot, of file: UniqueID, isExplained: Bool, _ budget: LeafBudget) {
+    /// Of a file of so many pages whose header was read. `isExplained`: it may be as a crash left it.
+    init(_ root: TreeRoot, of file: UniqueID, pages: UInt64, isExplained: Bool, _ budget: LeafBudget) {
         self.file = file
         self.budget = budget
         let isRagged = isExplained || root.top > root.floor
         var state = State(root: root, isRagged: isRagged)
         if root.depth == 0 { state.leaves[0] = Leaf(entries: [root.entries.0, root.entries.1]) }
+        // It may have been cut since.
+        if isRagged {
+            state.storedPages = pages
+            if pages < 2, let leaf = state.leaves[0] {
+                state.leaves[0] = Leaf(entries: Array(leaf.entries.prefix(Int(pages))))
+            }
+        }
         self.state = Mutex(state)
         // Two more may have been used than the stored header says.
         sealing = Atomic(isRagged ? root.top + 3 : root.floor + 1)
@@ -201,8 +209,12 @@ final class PageTree: Sendable {
             state.spare.removeLast()
             if state.isSpare(index) { state.leaves[index] = nil }
         }
-        budget.count.add(state.leaves.count + 1 - state.counted, ordering: .relaxed)
-        state.counted = state.leaves.count + 1
+        recount(&state, more: 1)
+    }
+
+    private func recount(_ state: inout State, more: Int = 0) {
+        budget.count.add(state.leaves.count + more - state.counted, ordering: .relaxed)
+        state.counted = state.leaves.count + more
     }
 
     /// Before pages below a lowest node are stored: it stays in memory. False when it is not there.
@@ -256,6 +268,7 @@ final class PageTree: Sendable {
             }
             state.storedPages = min(state.storedPages, pages)
             state.cutSince = min(state.cutSince, pages)
+            recount(&state)
         }
     }
 
@@ -295,6 +308,8 @@ final class PageTree: Sendable {
 
     /// The header names nodes.
     var hasNodes: Bool { state.withLock { $0.root.depth > 0 } }
+
+    var isStuck: Bool { state.withLock { $0.isStuck } }
 
     var isGone: Bool { state.withLock { $0.isGone } }
 
@@ -410,6 +425,8 @@ extension PageTree {
             if built.depth == 0, state.leaves[0] == nil {
                 state.leaves[0] = Leaf(entries: [built.entries.0, built.entries.1])
             }
+            evict(&state)
+            recount(&state)
             state.headerIsBehind = true
         }
     }

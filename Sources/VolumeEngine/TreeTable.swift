@@ -12,6 +12,8 @@ final class TreeTable: Sendable {
 
     /// `.lethefs/trees`: a file for each file of more than two pages.
     let directory: Descriptor
+    /// The lower root, opened for this alone: a flush that failed is told once to each descriptor.
+    let flushed: Descriptor
     /// One at a time stores trees. Outermost: taken before a file's gate, over flushes of the lower storage.
     let storing = Mutex<Void>(())
     let budget = LeafBudget()
@@ -25,7 +27,10 @@ final class TreeTable: Sendable {
     /// So many files are stored before their time.
     private static let manyFiles = 16_384
 
-    init(directory: Descriptor) { self.directory = directory }
+    init(directory: Descriptor, flushed: Descriptor) {
+        self.directory = directory
+        self.flushed = flushed
+    }
 
     /// A tree has changed.
     func note(_ inode: Inode, _ tree: PageTree, in table: InodeTable) {
@@ -43,10 +48,15 @@ final class TreeTable: Sendable {
     }
 
     /// The file has lost its last name. Its tree, if it was not stored.
-    func leave(_ key: InodeKey) -> PageTree? {
-        let tree = items.withLock { $0[key]?.tree }
-        tree?.leave()
-        return tree
+    func leave(_ key: InodeKey) -> Item? {
+        let item = items.withLock { $0[key] }
+        item?.tree.leave()
+        return item
+    }
+
+    /// The same that is in the table, if it is there.
+    func item(of tree: PageTree, _ key: InodeKey) -> Item? {
+        items.withLock { items in items[key].flatMap { $0.tree === tree ? $0 : nil } }
     }
 
     /// A tree was stored as it is. The caller keeps writers out.
@@ -71,5 +81,5 @@ final class TreeTable: Sendable {
 
     var all: [Item] { items.withLock { Array($0.values) } }
     var isEmpty: Bool { items.withLock { $0.isEmpty } }
-    var hasMany: Bool { budget.isExceeded || items.withLock { $0.count > Self.manyFiles } }
+    var hasMany: Bool { items.withLock { !$0.isEmpty && (budget.isExceeded || $0.count > Self.manyFiles) } }
 }

@@ -41,7 +41,9 @@ extension Volume {
             return content
         }
         if hasPlaces { try verifyPlace(of: inode, loaded.header.file, LowerNode(descriptor)) }
-        return FileContent(loaded, inode: inode, volume: self, descriptor: descriptor, isWritable: isWritable)
+        let content = FileContent(loaded, inode: inode, volume: self, descriptor: descriptor, isWritable: isWritable)
+        content.noteRaggedTree()
+        return content
     }
 
     /// One handle less; the last one brings the header up to date.
@@ -54,6 +56,7 @@ extension Volume {
                 do throws(Errno) { try content.settle() } catch { markDirty() }
                 content.edge.wipe()
             }
+            closeTree(content)
             inode.state.withLock { $0.content = nil }
             return true
         }
@@ -169,6 +172,10 @@ extension FileContent {
     func flush(dataOnly: Bool) throws(Errno) {
         try storeFirstHeader()
         let descriptor = lock.reading { self.descriptor }
-        try Lower.sync(descriptor, dataOnly: dataOnly)
+        do throws(Errno) { try Lower.sync(descriptor, dataOnly: dataOnly) } catch {
+            // It is told once: what was to be listed may be lost.
+            if let tree { volume.noteLostFlush([tree]) }
+            throw error
+        }
     }
 }

@@ -28,16 +28,16 @@ extension Volume {
             tail = Self.tailID(try Lower.readLink(handle.descriptor, name))
         }
         let listed = isLast ? listedFile(info, handle, name) : nil
-        // Nodes that cannot be kept for those who have it open stay where they are; a check removes them.
-        let isKept = listed.map { keepTreeFile(info, $0) } ?? true
         let pinned = try pin(info, handle.descriptor, name)
+        let isKept = listed.map { keepTreeFile(info, $0) } ?? true
         do throws(Errno) { try action() } catch {
+            pinned?.state.withLock { $0.treeFile = nil }
             if let pinned { unpin(pinned, removed: false, last: false) }
             throw error
         }
         if let pinned { unpin(pinned, removed: true, last: isLast) }
         if let listed { manifest?.forget(listed) }
-        if isLast { forgetTree(info, isKept ? listed : nil) }
+        if isLast { forgetTree(info, listed, isKept: isKept) }
         removeLinkTail(tail)
     }
 
@@ -86,12 +86,32 @@ extension Volume {
             let holding = try holding(directory)
             guard holding != .entries else { throw .notEmpty }
             let temporary = try Self.temporaryName()
+            var isRenamed = true
             try remove(info, handle, lower.text) { () throws(Errno) in
-                try Lower.rename(handle.descriptor, lower.text, handle.descriptor, temporary)
+                do throws(Errno) {
+                    try Lower.rename(handle.descriptor, lower.text, handle.descriptor, temporary)
+                } catch {
+                    // A full disk may have no room for another name, and is not to stay full for that.
+                    guard error == .noSpace, holding == .header else { throw error }
+                    try removeInPlace(directory, lower.text, in: handle.descriptor)
+                    isRenamed = false
+                }
             }
             forgetDirectory(info)
             handle.removeSidecar(lower)
-            discard(temporary, in: handle.descriptor, directory, holding)
+            if isRenamed { discard(temporary, in: handle.descriptor, directory, holding) }
+        }
+    }
+
+    /// The header first, and then the directory: a crash between leaves an empty one that has none.
+    private func removeInPlace(
+        _ directory: Descriptor, _ name: UnsafePointer<CChar>, in parent: Descriptor
+    ) throws(Errno) {
+        let header = try Lower.readLink(directory, ReservedName.directoryHeader).map(CChar.init(bitPattern:)) + [0]
+        try Lower.unlink(directory, ReservedName.directoryHeader)
+        do throws(Errno) { try Lower.unlink(parent, name, isDirectory: true) } catch {
+            try Lower.symlink(target: header, directory, ReservedName.directoryHeader)
+            throw error
         }
     }
 

@@ -49,14 +49,18 @@ extension Volume {
     ///
     /// The kernel sends a file's times with each rename, link and removal, for the ctime that has changed with it: what was done below has
     /// changed it there, too. Only a program that sets a time that has long been there needs the call for the sake of the ctime.
+    private static let recent = 500_000_000
+
     private func withTimes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) -> stat? {
         guard changes.isModificationTimeOnly, let time = changes.modificationTime,
             inode.state.withLock({ $0.content == nil })
         else { return nil }
         let info = try lowerAttributes(inode)
-        let age = Int64(Self.now) - Int64(info.st_ctim.tv_sec)
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        let age = (now.tv_sec - info.st_ctim.tv_sec) * 1_000_000_000 + now.tv_nsec - info.st_ctim.tv_nsec
         let isThere = info.st_mtim.tv_sec == time.tv_sec && info.st_mtim.tv_nsec == time.tv_nsec
-        return isThere && (0...1).contains(age) ? info : nil
+        return isThere && (0..<Self.recent).contains(age) ? info : nil
     }
 
     private func setNodeAttributes(_ inode: Inode, _ changes: AttributeChanges) throws(Errno) {

@@ -72,10 +72,25 @@ extension Volume {
     private static let treesAtOnce = 256
 
     /// A file has lost its last name: `file`, where it is known to have nodes.
-    func forgetTree(_ info: stat, _ file: UniqueID?) {
+    func forgetTree(_ info: stat, _ file: UniqueID?, isKept: Bool) {
         guard let trees else { return }
-        let left = trees.leave(InodeKey(info))?.file
-        for file in Set([file, left].compactMap { $0 }) { try? Lower.unlink(trees.directory, "\(file)") }
+        let item = trees.leave(InodeKey(info))
+        // Nodes that could not be kept for those who have it open stay where they are; a check removes them.
+        if isKept {
+            for file in Set([file, item?.tree.file].compactMap { $0 }) { try? Lower.unlink(trees.directory, "\(file)") }
+        }
+        guard let item else { return }
+        gate(item.inode).lock.withLock { _ in
+            if item.inode.state.withLock({ $0.content == nil }) { trees.drop(item, in: table) }
+        }
+    }
+
+    /// The last handle of a file goes. The caller holds the gate.
+    func closeTree(_ content: FileContent) {
+        guard let trees, let tree = content.tree, tree.isGone, let item = trees.item(of: tree, content.inode.key) else {
+            return
+        }
+        trees.drop(item, in: table)
     }
 
     /// Before the last name goes: programs that know the file go on reading it. False when its nodes cannot be kept.
@@ -100,7 +115,7 @@ extension Volume {
         var failure: Errno?
         var works: [Work] = []
         defer { for work in works { closeContent(work.content) } }
-        for item in items {
+        for item in items where !item.tree.isStuck {
             do throws(Errno) {
                 let content = try openContent(item.inode, forWriting: false)
                 works.append(Work(item: item, content: content))
@@ -121,10 +136,7 @@ extension Volume {
         }
         do throws(Errno) {
             if works.contains(where: { $0.snapshot != nil }) {
-                do throws(Errno) { try Lower.syncAll(lowerRoot) } catch {
-                    noteLostFlush(trees.all.map(\.tree))
-                    throw error
-                }
+                try flush(trees)
             }
             for index in works.indices {
                 guard let snapshot = works[index].snapshot else { continue }
@@ -134,7 +146,7 @@ extension Volume {
                     }
                 } catch { failure = failure ?? error }
             }
-            if works.contains(where: { $0.built?.hasNodes ?? false }) { try Lower.syncAll(lowerRoot) }
+            if works.contains(where: { $0.built?.hasNodes ?? false }) { try flush(trees) }
         } catch {
             for work in works { if let snapshot = work.snapshot { work.item.tree.putBack(snapshot) } }
             throw error
@@ -161,6 +173,13 @@ extension Volume {
         }
     }
 
+    private func flush(_ trees: TreeTable) throws(Errno) {
+        do throws(Errno) { try Lower.syncAll(trees.flushed) } catch {
+            noteLostFlush(trees.all.map(\.tree))
+            throw error
+        }
+    }
+
     private func commit(_ work: Work, _ trees: TreeTable) throws(Errno) {
         let (content, tree) = (work.content, work.item.tree)
         try gate(content.inode).lock.withLock { (_) throws(Errno) in
@@ -172,7 +191,8 @@ extension Volume {
                         throw error
                     }
                 }
-                if content.tree === tree, !tree.needsStore { trees.drop(work.item, in: table) }
+                // One that is stuck stays, so that nobody begins anew with it.
+                if content.tree === tree, !tree.needsStore, !tree.isStuck { trees.drop(work.item, in: table) }
             }
         }
     }

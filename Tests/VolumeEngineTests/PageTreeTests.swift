@@ -357,8 +357,74 @@ import VolumeFormat
         file.close()
         // The zone is closed when the mount ends.
         test.volume.allZones[0].close(.keyRevoked)
+        #expect(throws: Errno.keyRevoked) { try test.volume.storeTrees() }
         try test.remount()
         #expect(try test.read("file") == Array(old[..<size]) + [UInt8](repeating: 0, count: old.count - size))
+        #expect(test.check().findings.isEmpty)
+    }
+
+    /// The same, and it grows only in a later mount.
+    @Test(.timeLimit(.minutes(10)))
+    func aCutThatWasNotStored() throws {
+        let test = try volume()
+        let old = Self.content(400, 5)
+        try test.write("file", old)
+        try test.remount()
+        let kept = try bytes(try lowerFile(test), 300 * Self.page, Self.page)
+        let size = 3552 + 249 * Self.payload
+        let file = try test.open("file")
+        try file.truncate(to: size)
+        file.close()
+        test.volume.allZones[0].close(.keyRevoked)
+        try test.remount()
+        let again = try test.open("file")
+        try again.write([1])
+        try test.volume.storeTrees()
+        try again.truncate(to: old.count)
+        let model = [1] + Array(old[1..<size]) + [UInt8](repeating: 0, count: old.count - size)
+        #expect(try again.readAll() == model)
+        again.close()
+        try test.remount()
+        #expect(try test.read("file") == model)
+        try put(kept, try lowerFile(test), 300 * Self.page)
+        #expect(throws: Errno.io) { try test.read("file") }
+    }
+
+    /// A file that goes while it is open, and of which nothing was read: its nodes are still the ones that count.
+    @Test(.timeLimit(.minutes(10)))
+    func writtenToWithoutAName() throws {
+        let test = try volume()
+        let old = Self.content(100, 1)
+        try test.write("file", old)
+        try test.remount()
+        let file = try test.open("file")
+        try test.unlink("file")
+        try file.write([1, 2, 3], at: 8_000_000)
+        try test.volume.storeTrees()
+        #expect(try file.read(at: 20_000, count: 100) == Array(old[20_000..<20_100]))
+        #expect(try file.read(at: 8_000_000, count: 3) == [1, 2, 3])
+        file.close()
+        #expect(!test.volume.hasUnstoredTrees)
+        #expect(try nodes(test) == [])
+    }
+
+    /// A large range of a large file, in pieces.
+    @Test(.timeLimit(.minutes(10)))
+    func punchedInPieces() throws {
+        let test = try volume()
+        let file = try test.create("file")
+        let node = 169 * 4064
+        for index in 0..<700 { try file.write([UInt8(truncatingIfNeeded: index), 1], at: index * node + 9000) }
+        try test.volume.storeTrees()
+        try file.allocate([.punchHole, .keepSize], at: 10 * node, count: 680 * node)
+        file.close()
+        try test.remount()
+        let again = try test.open("file")
+        for index in 0..<700 {
+            let expected = (10..<690).contains(index) ? [0, 0] : [UInt8(truncatingIfNeeded: index), 1]
+            #expect(try again.read(at: index * node + 9000, count: 2) == expected)
+        }
+        again.close()
         #expect(test.check().findings.isEmpty)
     }
 

@@ -133,4 +133,18 @@ import VolumeFormat
         let open = try test.openDescriptors()
         #expect(open < 1200, "\(open) descriptors")
     }
+
+    /// A disk on which no name finds room is made free again by removing what is there.
+    @Test func directoriesGoFromAFullDisk() throws {
+        let test = try TestVolume(inMemory: true)
+        _ = try test.makeDirectory("directory")
+        FaultInjection.arm(nth: 1, of: [.renameat2], fault: .errno(.noSpace))
+        let removed = Result { try test.removeDirectory("directory") }
+        _ = FaultInjection.disarm()
+        try removed.get()
+        #expect(try test.list().isEmpty)
+        #expect(test.check().findings.isEmpty)
+        try test.remount()
+        #expect(test.check().leftovers.isEmpty)
+    }
 }
