@@ -228,9 +228,11 @@ extension FileContent {
         var session: UInt64?
     }
 
-    /// Reads pages and seals those under an old DEK anew, in the buffer. Returns which. The caller holds `lock`, and has the
+    /// Reads pages and seals those under an old DEK anew, or `all`, in the buffer. Returns which. The caller holds `lock`, and has the
     /// invocations for all of them.
-    private func sealStale(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> Stale {
+    private func sealStale(
+        from first: UInt64, count: Int, _ buffer: RequestBuffer, all: Bool = false
+    ) throws(Errno) -> Stale {
         let lines = try lines(PageIndex(rawValue: first), count: count)
         let got = try Lower.read(
             descriptor, into: buffer.cipher, count: count * Geometry.pageSize, at: first * UInt64(Geometry.pageSize))
@@ -246,7 +248,7 @@ extension FileContent {
                     let page = PageIndex(rawValue: first + UInt64(index))
                     let start = buffer.cipher + index * Geometry.pageSize
                     let leader = PageLeader(at: start + (page.rawValue == 0 ? Geometry.headerSize : 0))
-                    if leader.version == key.version { continue }
+                    if leader.version == key.version, !all { continue }
                     guard try openPage(page, at: start, into: buffer.plain, line: lines?[index], using: &context)
                     else {
                         damaged = index
@@ -349,14 +351,20 @@ extension FileContent {
         // Stored before they are used.
         header.slots[header.currentIndex].invocationBound += pages
         try storeAsItIs()
+        // A flush has failed before: then each page is written again, so that this one tells of all.
+        let isStuck = tree?.isStuck ?? false
         var first: UInt64 = 0
         while first < pages {
             let count = Int(min(UInt64(RequestBuffer.maximumPages), pages - first))
             buffer.willUse(pages: count)
-            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer), buffer)
+            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer, all: isStuck), buffer)
             first += UInt64(count)
         }
-        try Lower.sync(descriptor)
+        do throws(Errno) { try Lower.sync(descriptor) } catch {
+            if let tree { volume.noteLostFlush([tree]) }
+            throw error
+        }
+        if isStuck { tree?.getLoose() }
         try storeTreeLocked(under: current.version)
         let previous = (header, keys)
         let slot = header.slots[header.currentIndex]
