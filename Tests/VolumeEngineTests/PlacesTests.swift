@@ -161,7 +161,8 @@ extension PlacesTests {
     func expectExact(_ test: TestVolume, _ location: SourceLocation = #_sourceLocation) throws {
         try test.remount()
         let report = test.check()
-        #expect(report.findings.isEmpty && report.leftovers.isEmpty, sourceLocation: location)
+        #expect(report.findings == [], sourceLocation: location)
+        #expect(report.leftovers == [], sourceLocation: location)
         for (path, info) in try test.lowerObjects() {
             let list = try #require(try test.places(path), sourceLocation: location)
             let names = info.st_mode & mode_t(S_IFMT) == mode_t(S_IFDIR) ? 1 : Int(info.st_nlink)

@@ -1,0 +1,40 @@
+import Foundation
+import Synchronization
+import TestSupport
+import Testing
+import VolumeEngine
+
+/// What a check counts as left over is of its own volume.
+@Suite struct CheckLeftoverTests {
+    /// A thread that opens files which a crash left in doubt, while another one checks, leaves nothing for a check of its own later.
+    @Test(.timeLimit(.minutes(1))) func filesSettledBesideACheck() throws {
+        let crashed = try TestVolume(features: [])
+        let file = try crashed.create("a")
+        try file.write([1])
+        try file.sync()
+        try crashed.crash()
+        file.close()
+        let clean = try TestVolume(features: [])
+        try clean.write("b", [2])
+        try clean.remount()
+
+        let (begun, settled, ended) = (
+            DispatchSemaphore(value: 0), DispatchSemaphore(value: 0), DispatchSemaphore(value: 0)
+        )
+        let isFirst = Atomic<Bool>(true)
+        let beside = try VolumeCheck(clean.volume) { _ in
+            guard isFirst.exchange(false, ordering: .relaxed) else { return }
+            begun.signal()
+            settled.wait()
+        }
+        Thread.detachNewThread {
+            #expect(beside.run().leftovers == [])
+            ended.signal()
+        }
+        begun.wait()
+        try crashed.open("a").close()
+        settled.signal()
+        ended.wait()
+        #expect(try VolumeCheck(clean.volume).run().leftovers == [])
+    }
+}
