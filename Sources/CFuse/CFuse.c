@@ -227,11 +227,12 @@ static int receive(struct fuse_session *session, int until_init) {
     return result;
 }
 
+int lethefs_session_begin(struct fuse_session *session) { return receive(session, 1); }
+
 int lethefs_session_loop(struct fuse_session *session, unsigned threads) {
-    int result = receive(session, 1);
-    if (result != 0 || fuse_session_exited(session)) goto end;
-    result = lethefs_ring_is_prepared() ? receive(session, 0) : lethefs_workers_run(session, threads, request_room);
-end:
+    int result = 0;
+    if (!fuse_session_exited(session))
+        result = lethefs_ring_is_prepared() ? receive(session, 0) : lethefs_workers_run(session, threads, request_room);
     fuse_session_exit(session);
     lethefs_ring_stop();
     return result;

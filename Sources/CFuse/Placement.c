@@ -24,7 +24,12 @@ enum {
     /// From this size on a request is much work.
     LARGE = 128 << 10,
     LOOK_SOON = 4,
+    LOOK_AT_CROWD = 16,
     LOOK_LATER = 64,
+    /// Bounds of `crowd`, and where threads of a queue of all CPUs gather and scatter.
+    CROWD = 6,
+    CROWD_GATHERS = 5,
+    CROWD_SCATTERS = 1,
     /// Looks of the watcher after which the threads have SCHED_OTHER again: others want the CPUs, or nobody wants anything.
     WANTED = 2,
     QUIET = 5,
@@ -34,10 +39,11 @@ enum {
 #define PAUSE_NS 50000000LL
 #define LONGEST_PAUSE_NS 2000000000LL
 
-// What the threads may use, and whether a thread may take SCHED_IDLE and leave it again: settled once, before there are threads.
+// What the threads may use, whether there is anything to choose, and whether a thread may take SCHED_IDLE and leave it again: settled once,
+// before there are threads.
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static cpu_set_t allowed;
-static int usable, load_fd = -1;
+static int usable, may_be_low, load_fd = -1;
 static long processors;
 
 // Guards what threads are where, and `all`. Whoever holds it has SCHED_OTHER: the watcher must not have to wait.
@@ -53,6 +59,8 @@ static long long now(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+static int is_of_one_cpu(const struct lethefs_placement *place) { return place->fixed >= 0; }
+
 static int change_policy(pid_t thread, int policy) {
     const struct sched_param none = {0};
     return sched_setscheduler(thread, policy, &none);
@@ -61,7 +69,7 @@ static int change_policy(pid_t thread, int policy) {
 // A thread without the privilege could not leave SCHED_IDLE: one that ends right away finds out.
 static void *try_policies(void *unused) {
     (void)unused;
-    usable = sched_getscheduler(0) == SCHED_OTHER && change_policy(0, SCHED_IDLE) == 0 && change_policy(0, SCHED_OTHER) == 0;
+    may_be_low = change_policy(0, SCHED_IDLE) == 0 && change_policy(0, SCHED_OTHER) == 0;
     return NULL;
 }
 
@@ -72,7 +80,9 @@ static void find_out(void) {
     pthread_t thread;
     load_fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     processors = sysconf(_SC_NPROCESSORS_ONLN);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+    usable = load_fd >= 0 && sched_getscheduler(0) == SCHED_OTHER
+        && sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) >= 2;
+    if (!usable) return;
     if (pthread_create(&thread, NULL, try_policies, NULL) == 0) pthread_join(thread, NULL);
 }
 
@@ -110,6 +120,7 @@ static int settle(struct lethefs_placement *place, int home, int is_low) {
 }
 
 static void scatter(struct lethefs_placement *place) {
+    atomic_store(&place->until_look, 0);
     if (atomic_load(&place->home) >= 0) settle(place, -1, 0);
 }
 
@@ -138,15 +149,17 @@ static void end_change(struct lethefs_placement *place) {
     if (!place->is_low) change_policy(0, SCHED_OTHER);
 }
 
-/// Whether others want all the CPUs there are; `own`: threads that only look (proc(5), /proc/loadavg: the fourth field).
-static int is_crowded(int own) {
+/// Threads that run or want to, but for the calling one (proc(5), /proc/loadavg: the fourth field).
+static int others_running(void) {
     char text[64];
     ssize_t count = pread(load_fd, text, sizeof text - 1, 0);
     if (count <= 0) return 0;
     text[count] = 0;
     int running = 0;
-    return sscanf(text, "%*s %*s %*s %d/", &running) == 1 && running - own > processors;
+    return sscanf(text, "%*s %*s %*s %d/", &running) == 1 ? running - 1 : 0;
 }
+
+static int is_crowded(int others) { return others > processors; }
 
 /// Reads /proc/ID/stat (proc(5)) of a thread from field 3 on, or NULL.
 static char *status(pid_t thread, char *text, size_t size) {
@@ -189,7 +202,7 @@ static void look(struct lethefs_placement *place) {
     unsigned served = atomic_load(&place->served);
     int has_progress = served != place->seen;
     place->seen = served;
-    if (is_crowded(1) || (!has_progress && any_wants_to_run(place))) {
+    if (is_crowded(others_running()) || (!has_progress && any_wants_to_run(place))) {
         place->quiet = 0;
         if (++place->wanted == WANTED) yield_to_others(place);
     } else {
@@ -234,11 +247,16 @@ static int start_watcher(void) {
 // The caller holds `lock`.
 static void gather(struct lethefs_placement *place, int cpu) {
     // A /proc that shows no others' processes, or a program in another PID name space; a CPU that is not ours.
-    int result = cpu >= 0 && CPU_ISSET(cpu, &allowed) && start_watcher();
-    if (result && is_crowded(0)) yield_to_others(place);
+    int result = cpu >= 0 && CPU_ISSET(cpu, &allowed), is_low = 0;
+    if (result && is_of_one_cpu(place)) {
+        result = start_watcher();
+        // The calling thread is one that gathers.
+        if (result && is_crowded(others_running() + 1)) yield_to_others(place);
+        is_low = now() >= atomic_load(&place->not_before);
+    }
     place->seen = atomic_load(&place->served) - 1;
     place->wanted = place->quiet = 0;
-    if (result && settle(place, cpu, now() >= atomic_load(&place->not_before))) {
+    if (result && settle(place, cpu, is_low)) {
         pthread_cond_signal(&lowering);
     } else {
         atomic_store(&place->spread, AT_FIRST);
@@ -246,20 +264,37 @@ static void gather(struct lethefs_placement *place, int cpu) {
     }
 }
 
-// Looks where the program is.
-static void follow(struct lethefs_placement *place, pid_t program) {
-    int cpu = place->fixed >= 0 ? place->fixed : cpu_of(program);
-    int is_there = cpu >= 0 && cpu == atomic_load_explicit(&place->home, memory_order_relaxed);
-    atomic_store_explicit(&place->until_look, is_there ? LOOK_LATER : LOOK_SOON, memory_order_relaxed);
-    if (is_there && (place->is_low || now() < atomic_load(&place->not_before))) return;
-    begin_change();
-    gather(place, cpu);
-    end_change(place);
-}
-
 static void stop_following(struct lethefs_placement *place) {
     begin_change();
     scatter(place);
+    end_change(place);
+}
+
+// For a queue of all CPUs: whether two of them are idle mostly, one for the program and one for the thread that serves it.
+static int has_room(struct lethefs_placement *place, int is_home, int serving) {
+    int crowd = atomic_load_explicit(&place->crowd, memory_order_relaxed);
+    // The program waits.
+    int is_full = others_running() - (serving - 1) >= processors - 1;
+    crowd = is_full ? (crowd < CROWD ? crowd + 1 : CROWD) : (crowd > 0 ? crowd - 1 : 0);
+    atomic_store_explicit(&place->crowd, crowd, memory_order_relaxed);
+    return is_home ? crowd <= CROWD_SCATTERS : crowd < CROWD_GATHERS;
+}
+
+// Looks where the program is.
+static void follow(struct lethefs_placement *place, pid_t program, int is_home, int serving) {
+    if (is_of_one_cpu(place)) {
+        if (!may_be_low) return;
+    } else if (has_room(place, is_home, serving)) {
+        if (is_home) stop_following(place);
+        atomic_store_explicit(&place->until_look, LOOK_AT_CROWD, memory_order_relaxed);
+        return;
+    }
+    int cpu = is_of_one_cpu(place) ? place->fixed : cpu_of(program);
+    int is_there = cpu >= 0 && cpu == atomic_load_explicit(&place->home, memory_order_relaxed);
+    atomic_store_explicit(&place->until_look, is_there ? LOOK_LATER : LOOK_SOON, memory_order_relaxed);
+    if (is_there && (!is_of_one_cpu(place) || place->is_low || now() < atomic_load(&place->not_before))) return;
+    begin_change();
+    gather(place, cpu);
     end_change(place);
 }
 
@@ -278,7 +313,8 @@ static int takes_time(const struct fuse_in_header *request, size_t length) {
     return ((const struct fuse_read_in *)(request + 1))->size >= LARGE;
 }
 
-void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_in_header *request, size_t length) {
+void lethefs_placement_note(
+    struct lethefs_placement *place, const struct fuse_in_header *request, size_t length, int serving) {
     if (!usable) return;
     atomic_fetch_add_explicit(&place->served, 1, memory_order_relaxed);
     switch (request->opcode) {
@@ -302,9 +338,8 @@ void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_i
     atomic_store_explicit(&place->spread, spread, memory_order_relaxed);
     if (is_home && spread >= LEAVE)
         stop_following(place);
-    else if (is_home ? atomic_fetch_sub_explicit(&place->until_look, 1, memory_order_relaxed) <= 0
-                     : spread == 0)
-        follow(place, program);
+    else if ((is_home || spread == 0) && atomic_fetch_sub_explicit(&place->until_look, 1, memory_order_relaxed) <= 0)
+        follow(place, program, is_home, serving);
 }
 
 void lethefs_placement_join(struct lethefs_placement *place) {

@@ -1,13 +1,17 @@
 // Keeps the threads that serve on the CPU of the program that waits for them, while one program at a time asks for little.
 //
 // Left to itself the scheduler wakes whoever was woken on an idle CPU: the thread that serves, then the program, and both wake-ups go to
-// another processor each time. In a virtual machine that costs many times what serving does (`bench/pair` tells how many).
-// So, where requests come one after the other, the threads *gather* on the program's CPU, and take the policy SCHED_IDLE: a CPU that runs
-// nothing else counts as free, so the program that a reply wakes stays where it was.
+// another processor each time. In a virtual machine that may cost many times what serving does (`bench/pair` tells how many).
 //
-// A thread with SCHED_IDLE hardly runs beside others that want its CPU. So a watcher looks every millisecond, and lifts them to SCHED_OTHER when
+// *Queues of a CPU* (io_uring): where requests come one after the other, the threads *gather* on the program's CPU, and take the policy
+// SCHED_IDLE: a CPU that runs nothing else counts as free, so the program that a reply wakes stays where it was. A thread with SCHED_IDLE hardly
+// runs beside others that want its CPU. So a watcher looks every millisecond, and lifts them to SCHED_OTHER when
 // others want all CPUs, when they do not get on, and when there is nothing to do: they never wait with that policy while nobody looks. Where no
 // CPU is idle, the program stays where it was anyway.
+//
+// *A queue of all CPUs* (/dev/fuse): a program that runs before the thread that has answered it has come back to read(2) finds another thread, so
+// SCHED_IDLE brings more switches than it saves; and what no program waits for (release, forget) is better done elsewhere. So the threads gather only
+// where others leave no two CPUs idle, and keep SCHED_OTHER.
 #pragma once
 #include <linux/fuse.h>
 #include <stdatomic.h>
@@ -27,6 +31,8 @@ struct lethefs_placement {
     _Atomic pid_t last;
     _Atomic pid_t recent[4];
     _Atomic unsigned next_recent;
+    /// Looks that found hardly a CPU idle, less those that did not, within bounds.
+    _Atomic int crowd;
     /// Requests until it is looked where the program is.
     _Atomic int until_look;
     /// Requests so far.
@@ -53,5 +59,7 @@ void lethefs_placement_end(struct lethefs_placement *place);
 void lethefs_placement_join(struct lethefs_placement *place);
 void lethefs_placement_leave(struct lethefs_placement *place);
 
-/// Notes a request that the calling thread is about to serve; `length` as in the header.
-void lethefs_placement_note(struct lethefs_placement *place, const struct fuse_in_header *request, size_t length);
+/// Notes a request that the calling thread is about to serve; `length` as in the header. `serving`: threads of a queue of all CPUs that serve now,
+/// with the calling one.
+void lethefs_placement_note(
+    struct lethefs_placement *place, const struct fuse_in_header *request, size_t length, int serving);

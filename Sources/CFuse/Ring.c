@@ -133,7 +133,7 @@ static void serve_request(struct lane *lane) {
     unsigned char *start = payload(lane) - operation - sizeof in;
     memcpy(start, &in, sizeof in);
     memcpy(start + sizeof in, head->op_in, operation);
-    lethefs_placement_note(&ring.places[lane->queue], (const struct fuse_in_header *)start, in.len);
+    lethefs_placement_note(&ring.places[lane->queue], (const struct fuse_in_header *)start, in.len, 1);
     lethefs_note_request(start, in.len);
     struct fuse_buf message = {.mem = start, .size = in.len};
     fuse_session_process_buf(ring.session, &message);

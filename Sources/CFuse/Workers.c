@@ -44,8 +44,8 @@ static struct {
     // Readable once a worker has found that the session is over.
     int end_fd;
     _Atomic int error;
-    // Workers that wait for a request.
-    _Atomic int waiting;
+    // Workers that wait for a request, and those that serve one.
+    _Atomic int waiting, serving;
     _Atomic int parked;
     _Atomic unsigned wipe_wanted;
     // Guards what follows.
@@ -156,10 +156,12 @@ static void serve(struct worker *worker, size_t length) {
     // Of an earlier, longer request nothing stays: this one may take its time.
     if (length < worker->touched) explicit_bzero(worker->memory + length, worker->touched - length);
     worker->touched = length;
-    lethefs_placement_note(&pool.place, request, length);
+    int serving = atomic_fetch_add(&pool.serving, 1) + 1;
+    lethefs_placement_note(&pool.place, request, length, serving);
     lethefs_note_request(worker->memory, length);
     struct fuse_buf message = {.mem = worker->memory, .size = length};
     fuse_session_process_buf(pool.session, &message);
+    atomic_fetch_sub(&pool.serving, 1);
 }
 
 static void *work(void *argument) {

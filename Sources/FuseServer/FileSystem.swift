@@ -11,13 +11,8 @@ final class FileSystem: Sendable {
     static let timeoutSeconds: Double = 86_400
 
     let volume: Volume
-    /// Called once, when the kernel has agreed on the protocol.
-    let onReady: @Sendable () -> Void
 
-    init(volume: Volume, onReady: @escaping @Sendable () -> Void) {
-        self.volume = volume
-        self.onReady = onReady
-    }
+    init(volume: Volume) { self.volume = volume }
 
     @inline(__always)
     func inode(_ id: fuse_ino_t) -> Inode {

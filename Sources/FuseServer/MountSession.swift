@@ -30,6 +30,7 @@ package final class MountSession: @unchecked Sendable {
     // Used by the thread that runs the mount; libfuse guards its own inside.
     private let session: OpaquePointer
     private let threads: UInt32
+    private let onReady: @Sendable () -> Void
     package let kernelCache: KernelCache
     /// The kernel's side of it; `nil` where it cannot be told from the table of mounts.
     package let connection: KernelConnection?
@@ -39,7 +40,8 @@ package final class MountSession: @unchecked Sendable {
         volume: Volume, at mountPoint: String, options: Options, onReady: @escaping @Sendable () -> Void
     ) throws(Failure) {
         threads = options.threads
-        fileSystem = FileSystem(volume: volume, onReady: onReady)
+        self.onReady = onReady
+        fileSystem = FileSystem(volume: volume)
         var operations = fuse_lowlevel_ops()
         FileSystem.addSession(to: &operations)
         FileSystem.addNames(to: &operations)
@@ -86,7 +88,11 @@ package final class MountSession: @unchecked Sendable {
     /// Serves until the mount is taken away or a signal ends it; then unmounts. Returns when no request is under way.
     package func run() throws(Failure) {
         lethefs_set_signal_handlers(session)
-        let result = lethefs_session_loop(session, threads)
+        var result = lethefs_session_begin(session)
+        // Not before the answer is with the kernel: it looks then whether io_uring is still offered.
+        if result == 0, fuse_session_exited(session) == 0 { onReady() }
+        let served = lethefs_session_loop(session, threads)
+        if result == 0 { result = served }
         fuse_remove_signal_handlers(session)
         // Nobody serves any more: a purge that waits for a request would wait for ever.
         if !kernelCache.end(withinSeconds: 1) { connection?.abort() }
@@ -99,10 +105,9 @@ package final class MountSession: @unchecked Sendable {
 
 extension FileSystem {
     static func addSession(to operations: inout fuse_lowlevel_ops) {
-        operations.`init` = { userData, connection in
-            guard let userData, let connection else { return }
+        operations.`init` = { _, connection in
+            guard let connection else { return }
             FileSystem.negotiate(&connection.pointee)
-            Unmanaged<FileSystem>.fromOpaque(userData).takeUnretainedValue().onReady()
         }
     }
 

@@ -74,7 +74,12 @@ int lethefs_device_refuse(int device, void *buffer, size_t length);
 /// Gives the calling thread a file-system context of its own, once, and sets its umask.
 void lethefs_set_thread_umask(mode_t mask);
 
-/// Serves until the mount or the session ends: over io_uring, or on /dev/fuse by at most `threads` workers.
+/// Serves until the kernel has agreed on the protocol, or the mount or the session ends: from then on it is known how requests come.
+/// Returns 0, or a negative errno.
+int lethefs_session_begin(struct fuse_session *session);
+
+/// After `lethefs_session_begin`, whatever came of it: serves until the mount or the session ends, over io_uring, or on /dev/fuse by at
+/// most `threads` workers.
 int lethefs_session_loop(struct fuse_session *session, unsigned threads);
 
 /// The session's signal handlers (SIGHUP, SIGINT, SIGTERM end the loop; SIGPIPE is ignored).
