@@ -22,7 +22,7 @@ extension FileContent {
         try lock.writing { () throws(Errno) in
             guard isWritable else { throw .badDescriptor }
             try requireKeys()
-            changes &+= 1
+            changes.noteAll()
             if mode.contains(.punchHole) {
                 guard mode.contains(.keepSize), !mode.contains(.zeroRange) else { throw .notSupported }
                 return try zero(from: offset, to: min(offset + count, size))

@@ -192,7 +192,7 @@ extension FileContent {
                 let wanted = Int(min(UInt64(count), pages - first))
                 _ = try prepareHeader(sealing: wanted, inPlace: false)
                 invocationsLeft -= UInt64(wanted)
-                return (wanted, changes)
+                return (wanted, changes.count)
             }
             guard let reserved else { return nil }
             if attempt == 3 {
@@ -207,19 +207,25 @@ extension FileContent {
             }
             let stale: Stale? = try lock.reading { () throws(Errno) in
                 try requireKeys()
-                guard changes == reserved.changes else { return nil }
+                guard !hasChanged(first, reserved.pages, since: reserved.changes) else { return nil }
                 return try sealStale(from: first, count: reserved.pages, buffer)
             }
             guard let stale else { continue }
             guard !stale.pages.isEmpty else { return 0 }
             let done: Int? = try lock.writing { () throws(Errno) in
                 try requireKeys()
-                guard changes == reserved.changes, stale.session == tree?.session else { return nil }
+                guard !hasChanged(first, reserved.pages, since: reserved.changes), stale.session == tree?.session else {
+                    return nil
+                }
                 return try storePages(from: first, stale, buffer)
             }
             if let done { return done }
         }
         return 0
+    }
+
+    private func hasChanged(_ first: UInt64, _ count: Int, since known: UInt64) -> Bool {
+        changes.hasTouched(PageIndex(rawValue: first), PageIndex(rawValue: first + UInt64(count) - 1), since: known)
     }
 
     /// Pages in a buffer that were sealed anew, and in which session of the page tree.

@@ -8,7 +8,7 @@ extension FileContent {
         try lock.writing { () throws(Errno) in
             guard heldTimes != nil else { return }
             let info = try Lower.stat(descriptor)
-            heldTimes = HeldTimes(access: info.st_atim, modification: info.st_mtim, changes: changes)
+            heldTimes = HeldTimes(access: info.st_atim, modification: info.st_mtim, changes: changes.count)
         }
     }
 
@@ -17,7 +17,7 @@ extension FileContent {
         try lock.writing { () throws(Errno) in
             let info = try Lower.stat(descriptor)
             if heldTimes == nil {
-                heldTimes = HeldTimes(access: info.st_atim, modification: info.st_mtim, changes: changes)
+                heldTimes = HeldTimes(access: info.st_atim, modification: info.st_mtim, changes: changes.count)
             }
             return info
         }
@@ -28,7 +28,7 @@ extension FileContent {
         lock.writing {
             guard let held = heldTimes else { return }
             heldTimes = nil
-            guard held.changes == changes else { return }
+            guard held.changes == changes.count else { return }
             try? Lower.changeTimes(descriptor, access: held.access, modification: held.modification)
         }
     }

@@ -15,7 +15,7 @@ extension FileContent {
     func truncateLocked(to newSize: UInt64) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
         try requireKeys()
-        changes &+= 1
+        changes.noteAll()
         _ = try prepareHeader(sealing: 1, inPlace: false)
         edge.forget()
         if newSize < size { try shrink(to: newSize) } else { try grow(to: newSize) }

@@ -17,30 +17,36 @@ extension FileContent {
 
     /// Pages that lie in the buffer already, sealed.
     struct SealedAhead {
-        let pages: Int
+        /// With those at the edges, which keep some of what was there: they hold as long as nobody changes those pages.
+        let hasEdges: Bool
+        /// Changes of the file before.
+        let changes: UInt64
         /// Of the key that sealed them.
         let key: UInt64
         /// In which they were sealed, where a tree lists them.
         let session: UInt64?
     }
 
-    /// Fewer whole pages than that are sealed while the file is held alone.
+    /// Fewer whole pages than that of a write that goes beyond the end are sealed while the file is held alone.
     private static let worthSealingAhead = 8
 
-    /// Seals the whole pages of a large write while the file is held shared only, so that several writes to it are sealed at a time;
-    /// what depends on the file's size is left to `writeLocked`. `nil` where that cannot be, or is not worth it.
+    /// Seals pages while the file is held shared only, so that several writes to it are sealed at a time, and the file is held alone for the lower
+    /// write: all of a write within the file, the whole pages of one beyond its end. `nil` where that cannot be, or is not worth it.
     private func sealAhead(
         _ data: UnsafeRawBufferPointer, at offset: UInt64, _ buffer: RequestBuffer
     ) throws(Errno) -> SealedAhead? {
-        let span = WriteSpan(offset: offset, count: data.count, oldSize: 0)
-        guard let source = data.baseAddress, span.wholePages >= Self.worthSealingAhead else { return nil }
         return try lock.reading { () throws(Errno) -> SealedAhead? in
-            guard isWritable, stage == .open, !keys.isEmpty, reserveInvocations(UInt64(span.wholePages)) else {
-                return nil
-            }
+            let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
+            let hasEdges = span.newSize == span.oldSize
+            guard let source = data.baseAddress, hasEdges || span.wholePages >= Self.worthSealingAhead, isWritable,
+                stage == .open, !tailIsDoubtful, !keys.isEmpty,
+                reserveInvocations(UInt64(hasEdges ? span.pages : span.wholePages))
+            else { return nil }
             buffer.willUse(pages: span.pages)
-            try sealPages(span, source, buffer) { span.isPartial($0) }
-            return SealedAhead(pages: span.wholePages, key: current.content.identity, session: tree?.session)
+            if hasEdges { try assembleEdges(span, source, buffer) }
+            try sealPages(span, source, buffer) { !hasEdges && span.isPartial($0) }
+            return SealedAhead(
+                hasEdges: hasEdges, changes: changes.count, key: current.content.identity, session: tree?.session)
         }
     }
 
@@ -49,8 +55,10 @@ extension FileContent {
     ) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
         try requireKeys()
-        changes &+= 1
         let span = WriteSpan(offset: offset, count: data.count, oldSize: size)
+        let keepsEdges =
+            ahead.map { $0.hasEdges && !changes.hasTouched(span.first, span.last, since: $0.changes) } ?? false
+        changes.note(span.first, span.last)
         buffer.willUse(pages: span.pages)
         if span.skipsPages { markSparse() }
         let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
@@ -58,9 +66,9 @@ extension FileContent {
         try holdLines(span.first, count: span.pages)
         // A new DEK or session may have taken over since: then they are sealed again.
         let isSealed = ahead?.key == current.content.identity && ahead?.session == tree?.session
-        try sealSpan(span, data, buffer, wholePages: !isSealed)
+        if !isSealed || !keepsEdges { try sealSpan(span, data, buffer, wholePages: !isSealed) }
         // Counted whether or not the write succeeds: some of it may have been stored.
-        invocationsLeft -= UInt64(span.pages - (isSealed ? ahead?.pages ?? 0 : 0))
+        invocationsLeft -= UInt64(isSealed ? (keepsEdges ? 0 : span.pages - span.wholePages) : span.pages)
         let startOffset: Int
         if withHeader {
             try encodeHeader(into: buffer.cipher)

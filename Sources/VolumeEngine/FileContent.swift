@@ -41,9 +41,9 @@ package final class FileContent: @unchecked Sendable {
     let tree: PageTree?
     /// The file of the tree's nodes, once it was needed. Leaf lock.
     let treeFile = Mutex<Descriptor?>(nil)
-    /// Goes up with whatever programs change in the pages: a sweep that sealed some under a shared lock looks whether it still may.
-    var changes: UInt64 = 0
-    /// While a sweep writes to the file: the times that programs gave it, and `changes` as it was then.
+    /// Whatever programs change in the pages: who sealed some under a shared lock looks whether it still may store them.
+    var changes = ChangeLog()
+    /// While a sweep writes to the file: the times that programs gave it, and how many changes there were then.
     var heldTimes: HeldTimes?
     var openCount = 1
     private let published = Atomic<UInt64>(0)
@@ -196,7 +196,7 @@ package final class FileContent: @unchecked Sendable {
 
     /// fstat(2) of the lower file, with the times that programs gave it.
     func lowerAttributes() throws(Errno) -> stat {
-        let (descriptor, held, changes) = lock.reading { (self.descriptor, heldTimes, self.changes) }
+        let (descriptor, held, changes) = lock.reading { (self.descriptor, heldTimes, self.changes.count) }
         var info = try Lower.stat(descriptor)
         if let held, held.changes == changes { info.st_mtim = held.modification }
         return info
