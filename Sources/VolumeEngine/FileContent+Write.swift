@@ -61,7 +61,11 @@ extension FileContent {
         changes.note(span.first, span.last)
         buffer.willUse(pages: span.pages)
         if span.skipsPages { markSparse() }
-        let withHeader = try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
+        let isWhole = isWholeFile(span)
+        let withHeader =
+            isWhole
+            ? prepareWholeHeader(span)
+            : try prepareHeader(sealing: span.pages, inPlace: span.first.rawValue == 0)
         // After what a crash left behind the end was cut off.
         try holdLines(span.first, count: span.pages)
         // A new DEK or session may have taken over since: then they are sealed again.
@@ -88,11 +92,17 @@ extension FileContent {
             throw error
         }
         listPages(span.first, count: span.pages, at: buffer.cipher)
-        if withHeader {
-            stage = .open
-            noteStored()
-        }
-        do throws(Errno) { try settleLength(span, wasHole: wasHole) } catch {
+        do throws(Errno) {
+            if isWhole {
+                try finishWholeFile(span)
+            } else {
+                if withHeader {
+                    stage = .open
+                    noteStored()
+                }
+                try settleLength(span, wasHole: wasHole)
+            }
+        } catch {
             edge.forget()
             undoFailedWrite()
             throw error

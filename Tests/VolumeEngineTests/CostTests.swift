@@ -73,11 +73,16 @@ import VolumeEngine
     @Test func aNewFile() throws {
         let test = try TestVolume(inMemory: true, features: [])
         var file: TestFile?
-        // Created with its attributes; header and first page in one write; then header, length and times at the close.
+        // Created with its attributes; header and pages in one write, and the length; nothing is left for the close.
         #expect(try calls { file = try test.create("file") } == 2)
         let made = try #require(file)
-        #expect(try calls { try made.write([UInt8](repeating: 1, count: 3000)) } == 1)
-        #expect(try calls { made.close() } == 4)
+        #expect(try calls { try made.write([UInt8](repeating: 1, count: 3000)) } == 2)
+        #expect(try calls { made.close() } == 0)
+        // One that comes in two requests, or more: header, length and times at the close.
+        let longer = try test.create("longer")
+        #expect(try calls { try longer.write([UInt8](repeating: 1, count: 1 << 20)) } == 1)
+        #expect(try calls { try longer.write([UInt8](repeating: 1, count: 3000), at: 1 << 20) } == 1)
+        #expect(try calls { longer.close() } == 4)
         #expect(try calls { try test.create("empty").close() } == 5)
     }
 
@@ -104,7 +109,9 @@ import VolumeEngine
         let test = try TestVolume(inMemory: true, features: [])
         let file = try test.create("file")
         try file.write([1])
-        for size in 1..<20 { #expect(try calls { try file.write([2], at: size) } == 1) }
+        // It was stored as closed: header and page, and the length no longer tells the size.
+        #expect(try calls { try file.write([2], at: 1) } == 2)
+        for size in 2..<20 { #expect(try calls { try file.write([2], at: size) } == 1) }
         file.close()
     }
 
