@@ -48,10 +48,10 @@ static long processors;
 
 // Guards what threads are where, and `all`. Whoever holds it has SCHED_OTHER: the watcher must not have to wait.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t lowering = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t watching = PTHREAD_COND_INITIALIZER;
 static struct lethefs_placement *all;
-// Places whose threads have SCHED_IDLE, and whether the watcher is there.
-static int lowered, has_watcher;
+// Places that are watched, and whether the watcher is there.
+static int watched, has_watcher;
 
 static long long now(void) {
     struct timespec t;
@@ -105,13 +105,16 @@ static int put(const struct lethefs_placement *place, pid_t thread) {
     cpu_set_t one;
     CPU_ZERO(&one);
     if (home >= 0) CPU_SET(home, &one);
-    int policy = thread == gettid() ? 0 : change_policy(thread, place->is_low ? SCHED_IDLE : SCHED_OTHER);
+    int policy = 0;
+    if (is_of_one_cpu(place) && thread != gettid()) policy = change_policy(thread, place->is_low ? SCHED_IDLE : SCHED_OTHER);
     return sched_setaffinity(thread, sizeof one, home >= 0 ? &one : &allowed) == 0 && policy == 0;
 }
 
 // The caller holds `lock`.
 static int settle(struct lethefs_placement *place, int home, int is_low) {
-    lowered += is_low - place->is_low;
+    int is_watched = is_low || (!is_of_one_cpu(place) && home >= 0);
+    watched += is_watched - place->is_watched;
+    place->is_watched = is_watched;
     place->is_low = is_low;
     atomic_store(&place->home, home);
     int result = 1;
@@ -136,8 +139,8 @@ static void yield_to_others(struct lethefs_placement *place) {
 }
 
 // Around what a serving thread does with `lock`.
-static void begin_change(void) {
-    change_policy(0, SCHED_OTHER);
+static void begin_change(const struct lethefs_placement *place) {
+    if (is_of_one_cpu(place)) change_policy(0, SCHED_OTHER);
     pthread_mutex_lock(&lock);
 }
 
@@ -197,18 +200,30 @@ static int any_wants_to_run(const struct lethefs_placement *place) {
     return 0;
 }
 
-// One look at a place whose threads have SCHED_IDLE. The caller holds `lock`.
+// The threads do not get on, or have nothing to do. The caller holds `lock`.
+static void leave_to_others(struct lethefs_placement *place) {
+    if (is_of_one_cpu(place)) return yield_to_others(place);
+    atomic_store(&place->crowd, 0);
+    scatter(place);
+}
+
+static void leave_quiet(struct lethefs_placement *place) {
+    if (is_of_one_cpu(place)) lift(place);
+    else scatter(place);
+}
+
+// One look at a place that is watched. The caller holds `lock`.
 static void look(struct lethefs_placement *place) {
     unsigned served = atomic_load(&place->served);
     int has_progress = served != place->seen;
     place->seen = served;
-    if (is_crowded(others_running()) || (!has_progress && any_wants_to_run(place))) {
+    if ((place->is_low && is_crowded(others_running())) || (!has_progress && any_wants_to_run(place))) {
         place->quiet = 0;
-        if (++place->wanted == WANTED) yield_to_others(place);
+        if (++place->wanted == WANTED) leave_to_others(place);
     } else {
         place->wanted = 0;
         place->quiet = has_progress ? 0 : place->quiet + 1;
-        if (place->quiet == QUIET) lift(place);
+        if (place->quiet == QUIET) leave_quiet(place);
     }
 }
 
@@ -217,12 +232,12 @@ static void *watch(void *unused) {
     const struct timespec pause = {0, LOOK_NS};
     pthread_mutex_lock(&lock);
     for (;;) {
-        while (lowered == 0) pthread_cond_wait(&lowering, &lock);
+        while (watched == 0) pthread_cond_wait(&watching, &lock);
         pthread_mutex_unlock(&lock);
         nanosleep(&pause, NULL);
         pthread_mutex_lock(&lock);
         for (struct lethefs_placement *place = all; place != NULL; place = place->next)
-            if (place->is_low) look(place);
+            if (place->is_watched) look(place);
     }
     return NULL;
 }
@@ -247,17 +262,16 @@ static int start_watcher(void) {
 // The caller holds `lock`.
 static void gather(struct lethefs_placement *place, int cpu) {
     // A /proc that shows no others' processes, or a program in another PID name space; a CPU that is not ours.
-    int result = cpu >= 0 && CPU_ISSET(cpu, &allowed), is_low = 0;
+    int result = cpu >= 0 && CPU_ISSET(cpu, &allowed) && start_watcher(), is_low = 0;
     if (result && is_of_one_cpu(place)) {
-        result = start_watcher();
         // The calling thread is one that gathers.
-        if (result && is_crowded(others_running() + 1)) yield_to_others(place);
+        if (is_crowded(others_running() + 1)) yield_to_others(place);
         is_low = now() >= atomic_load(&place->not_before);
     }
     place->seen = atomic_load(&place->served) - 1;
     place->wanted = place->quiet = 0;
     if (result && settle(place, cpu, is_low)) {
-        pthread_cond_signal(&lowering);
+        pthread_cond_signal(&watching);
     } else {
         atomic_store(&place->spread, AT_FIRST);
         scatter(place);
@@ -265,7 +279,7 @@ static void gather(struct lethefs_placement *place, int cpu) {
 }
 
 static void stop_following(struct lethefs_placement *place) {
-    begin_change();
+    begin_change(place);
     scatter(place);
     end_change(place);
 }
@@ -291,9 +305,10 @@ static void follow(struct lethefs_placement *place, pid_t program, int is_home, 
     }
     int cpu = is_of_one_cpu(place) ? place->fixed : cpu_of(program);
     int is_there = cpu >= 0 && cpu == atomic_load_explicit(&place->home, memory_order_relaxed);
-    atomic_store_explicit(&place->until_look, is_there ? LOOK_LATER : LOOK_SOON, memory_order_relaxed);
+    int until = is_of_one_cpu(place) ? (is_there ? LOOK_LATER : LOOK_SOON) : LOOK_AT_CROWD;
+    atomic_store_explicit(&place->until_look, until, memory_order_relaxed);
     if (is_there && (!is_of_one_cpu(place) || place->is_low || now() < atomic_load(&place->not_before))) return;
-    begin_change();
+    begin_change(place);
     gather(place, cpu);
     end_change(place);
 }
@@ -345,7 +360,7 @@ void lethefs_placement_note(
 void lethefs_placement_join(struct lethefs_placement *place) {
     if (!usable) return;
     // It has begun as the thread was that made it.
-    begin_change();
+    begin_change(place);
     if (place->count < LETHEFS_PLACED_THREADS) place->threads[place->count++] = gettid();
     put(place, gettid());
     end_change(place);
@@ -353,7 +368,7 @@ void lethefs_placement_join(struct lethefs_placement *place) {
 
 void lethefs_placement_leave(struct lethefs_placement *place) {
     if (!usable) return;
-    begin_change();
+    begin_change(place);
     for (unsigned index = 0; index < place->count; index++) {
         if (place->threads[index] != gettid()) continue;
         place->threads[index] = place->threads[--place->count];

@@ -11,7 +11,7 @@
 //
 // *A queue of all CPUs* (/dev/fuse): a program that runs before the thread that has answered it has come back to read(2) finds another thread, so
 // SCHED_IDLE brings more switches than it saves; and what no program waits for (release, forget) is better done elsewhere. So the threads gather only
-// where others leave no two CPUs idle, and keep SCHED_OTHER.
+// where others leave no two CPUs idle, and keep their policy. The watcher scatters them when they do not get on there.
 #pragma once
 #include <linux/fuse.h>
 #include <stdatomic.h>
@@ -42,6 +42,8 @@ struct lethefs_placement {
     /// They have SCHED_IDLE.
     _Atomic int is_low;
     // What follows is guarded by the lock of all of them.
+    /// The watcher looks at it: the threads have SCHED_IDLE, or are gathered for a queue of all CPUs.
+    int is_watched;
     long long pause;
     /// `served` as the watcher found it; how often it found since that others want the CPUs, and that there is nothing to do.
     unsigned seen;

@@ -90,7 +90,8 @@ package final class MountSession: @unchecked Sendable {
         lethefs_set_signal_handlers(session)
         var result = lethefs_session_begin(session)
         // Not before the answer is with the kernel: it looks then whether io_uring is still offered.
-        if result == 0, fuse_session_exited(session) == 0 { onReady() }
+        if result != 0 { fuse_session_exit(session) }
+        if fuse_session_exited(session) == 0 { onReady() }
         let served = lethefs_session_loop(session, threads)
         if result == 0 { result = served }
         fuse_remove_signal_handlers(session)

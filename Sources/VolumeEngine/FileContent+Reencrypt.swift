@@ -43,6 +43,8 @@ extension FileContent {
             }
             if stage == .unwritten {
                 (header.slots, keys) = try freshSlot(cutoff).list
+                // A first write that failed had a lease of the key that goes.
+                invocationsLeft = 0
                 return .done
             }
             // Nodes of a page tree, of a time when it was larger, may be under the old DEK.
@@ -185,38 +187,28 @@ extension FileContent {
         buffer.willUse(pages: count)
         for attempt in 0..<4 {
             try prepareChange()
-            let reserved: (pages: Int, changes: UInt64)? = try lock.writing { () throws(Errno) in
-                try requireKeys()
-                let pages = Geometry.pageCount(forSize: size)
-                guard first < pages else { return nil }
-                let wanted = Int(min(UInt64(count), pages - first))
-                _ = try prepareHeader(sealing: wanted, inPlace: false)
-                invocationsLeft -= UInt64(wanted)
-                return (wanted, changes.count)
-            }
-            guard let reserved else { return nil }
             if attempt == 3 {
                 // Somebody writes all the time: he waits this once.
                 return try lock.writing { () throws(Errno) in
-                    try requireKeys()
-                    let pages = Geometry.pageCount(forSize: size)
-                    guard first < pages else { return nil }
-                    let now = min(reserved.pages, Int(pages - first))
-                    return try storePages(from: first, try sealStale(from: first, count: now, buffer), buffer)
+                    guard let pages = try reserve(from: first, count) else { return nil }
+                    return try storePages(from: first, try sealStale(from: first, count: pages, buffer), buffer)
                 }
             }
+            let reserved: Reservation? = try lock.writing { () throws(Errno) in
+                guard let pages = try reserve(from: first, count) else { return nil }
+                return Reservation(pages: pages, changes: changes.count, key: current.content.identity)
+            }
+            guard let reserved else { return nil }
             let stale: Stale? = try lock.reading { () throws(Errno) in
                 try requireKeys()
-                guard !hasChanged(first, reserved.pages, since: reserved.changes) else { return nil }
+                guard holds(reserved, first) else { return nil }
                 return try sealStale(from: first, count: reserved.pages, buffer)
             }
             guard let stale else { continue }
             guard !stale.pages.isEmpty else { return 0 }
             let done: Int? = try lock.writing { () throws(Errno) in
                 try requireKeys()
-                guard !hasChanged(first, reserved.pages, since: reserved.changes), stale.session == tree?.session else {
-                    return nil
-                }
+                guard holds(reserved, first), stale.session == tree?.session else { return nil }
                 return try storePages(from: first, stale, buffer)
             }
             if let done { return done }
@@ -224,8 +216,29 @@ extension FileContent {
         return 0
     }
 
-    private func hasChanged(_ first: UInt64, _ count: Int, since known: UInt64) -> Bool {
-        changes.hasTouched(PageIndex(rawValue: first), PageIndex(rawValue: first + UInt64(count) - 1), since: known)
+    /// Pages that may be sealed, by which key, and how many changes of the file there were before.
+    private struct Reservation {
+        let pages: Int
+        let changes: UInt64
+        let key: UInt64
+    }
+
+    /// Takes invocations of the current key for at most `count` pages from `first` on; `nil` behind the end. The caller holds `lock` alone.
+    private func reserve(from first: UInt64, _ count: Int) throws(Errno) -> Int? {
+        try requireKeys()
+        let pages = Geometry.pageCount(forSize: size)
+        guard first < pages else { return nil }
+        let wanted = Int(min(UInt64(count), pages - first))
+        _ = try prepareHeader(sealing: wanted, inPlace: false)
+        invocationsLeft -= UInt64(wanted)
+        return wanted
+    }
+
+    /// No program changed the pages since, and no other key took over: what is sealed by it may be stored.
+    private func holds(_ reserved: Reservation, _ first: UInt64) -> Bool {
+        let last = first + UInt64(reserved.pages) - 1
+        return reserved.key == current.content.identity
+            && !changes.hasTouched(PageIndex(rawValue: first), PageIndex(rawValue: last), since: reserved.changes)
     }
 
     /// Pages in a buffer that were sealed anew, and in which session of the page tree.

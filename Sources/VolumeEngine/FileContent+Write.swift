@@ -62,6 +62,8 @@ extension FileContent {
         buffer.willUse(pages: span.pages)
         if span.skipsPages { markSparse() }
         let isWhole = isWholeFile(span)
+        // A call that fails leaves a header that knows nothing of it.
+        defer { if isWhole, stage != .closed { (header.state, header.size) = (.open, size) } }
         let withHeader =
             isWhole
             ? prepareWholeHeader(span)

@@ -115,6 +115,7 @@ extension VolumeCheck {
             return CheckedFile(content, path, try salvage(file: inode, path), pieces: 1)
         } catch {
             volume.closeContent(content)
+            _ = DamageScope.takeSettled()
             throw error
         }
     }
