@@ -217,7 +217,10 @@ static int receive(struct fuse_session *session, int until_init) {
             break;
         }
         result = fuse_session_receive_buf(session, &buffer);
-        if (result == -EINTR || result == -EAGAIN) continue;
+        if (result == -EINTR || result == -EAGAIN) {
+            result = 0;
+            continue;
+        }
         if (result <= 0) break;
         fuse_session_process_buf(session, &buffer);
         result = 0;

@@ -142,6 +142,8 @@ static void yield_to_others(struct lethefs_placement *place) {
 static void begin_change(const struct lethefs_placement *place) {
     if (is_of_one_cpu(place)) change_policy(0, SCHED_OTHER);
     pthread_mutex_lock(&lock);
+    // Whoever held it before may have lowered this thread with the others.
+    if (is_of_one_cpu(place)) change_policy(0, SCHED_OTHER);
 }
 
 static void end_change(struct lethefs_placement *place) {
@@ -208,8 +210,10 @@ static void leave_to_others(struct lethefs_placement *place) {
 }
 
 static void leave_quiet(struct lethefs_placement *place) {
-    if (is_of_one_cpu(place)) lift(place);
-    else scatter(place);
+    if (is_of_one_cpu(place)) return lift(place);
+    scatter(place);
+    // Whoever asks for something now and then is not followed each time.
+    atomic_store(&place->until_look, LOOK_AT_CROWD);
 }
 
 // One look at a place that is watched. The caller holds `lock`.

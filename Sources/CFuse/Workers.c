@@ -234,9 +234,9 @@ int lethefs_workers_run(struct fuse_session *session, unsigned highest, size_t r
     pool.session = session;
     pool.room = (room + 4095) & ~(size_t)4095;
     pool.highest = highest < HIGHEST ? highest : HIGHEST;
-    lethefs_placement_init(&pool.place, -1);
     pool.end_fd = eventfd(0, EFD_CLOEXEC);
     if (pool.end_fd < 0) return -errno;
+    lethefs_placement_init(&pool.place, -1);
     struct sigaction action = {.sa_handler = do_nothing};
     sigaction(interruption(), &action, NULL);
     pthread_mutex_lock(&pool.lock);

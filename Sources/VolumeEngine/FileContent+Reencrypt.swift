@@ -42,6 +42,8 @@ extension FileContent {
                 return header.slots.count > 1 ? .underway(slot.version) : .nothing
             }
             if stage == .unwritten {
+                // A header that a first write left behind as it failed may be under the old key.
+                if tailIsDoubtful { try clearTail() }
                 (header.slots, keys) = try freshSlot(cutoff).list
                 // A first write that failed had a lease of the key that goes.
                 invocationsLeft = 0
@@ -208,7 +210,8 @@ extension FileContent {
             guard !stale.pages.isEmpty else { return 0 }
             let done: Int? = try lock.writing { () throws(Errno) in
                 try requireKeys()
-                guard holds(reserved, first), stale.session == tree?.session else { return nil }
+                // A header that says "closed" meanwhile would not explain the new pages to a page tree.
+                guard stage == .open, holds(reserved, first), stale.session == tree?.session else { return nil }
                 return try storePages(from: first, stale, buffer)
             }
             if let done { return done }
