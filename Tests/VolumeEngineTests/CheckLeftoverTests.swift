@@ -7,7 +7,7 @@ import VolumeEngine
 /// What a check counts as left over is of its own volume.
 @Suite struct CheckLeftoverTests {
     /// A thread that opens files which a crash left in doubt, while another one checks, leaves nothing for a check of its own later.
-    @Test(.timeLimit(.minutes(1))) func filesSettledBesideACheck() throws {
+    @Test(.timeLimit(.minutes(10))) func filesSettledBesideACheck() throws {
         let crashed = try TestVolume(features: [])
         let file = try crashed.create("a")
         try file.write([1])

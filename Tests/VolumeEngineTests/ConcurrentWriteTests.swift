@@ -13,7 +13,7 @@ import VolumeEngine
     private static let stripe = 700
     private static let size = 700 * 5 * 100
 
-    @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+    @Test(.timeLimit(.minutes(10)), arguments: [false, true])
     func nothingIsLost(rotating: Bool) throws {
         let test = try TestVolume()
         let file = try test.create("busy")
