@@ -29,13 +29,13 @@ package struct AuditFiles: Sendable {
             if creating {
                 do throws(Errno) {
                     try Lower.makeDirectory(volumeDirectory, Self.name, mode: 0o700)
-                    let reopened = try Lower.open(volumeDirectory, ".", flags: O_RDONLY | O_DIRECTORY)
+                    let reopened = try Lower.open(volumeDirectory, ".", flags: O_RDONLY | O_DIRECTORY, for: .daemon)
                     try Lower.sync(reopened)
                 } catch {
                     guard error == .exists else { throw error }
                 }
             }
-            directory = try Lower.open(volumeDirectory, Self.name, flags: O_RDONLY | O_DIRECTORY)
+            directory = try Lower.open(volumeDirectory, Self.name, flags: O_RDONLY | O_DIRECTORY, for: .daemon)
         } catch {
             throw error == .noEntry ? .missing : .lower(error, "opening .lethefs/audit")
         }
@@ -43,7 +43,7 @@ package struct AuditFiles: Sendable {
 
     /// The log, for reading.
     package func openLog() throws(AuditError) -> Descriptor {
-        do { return try Lower.open(directory, Self.log, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY) } catch {
+        do { return try Lower.open(directory, Self.log, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY, for: .daemon) } catch {
             throw error == .noEntry ? .missing : .lower(error, "opening .lethefs/audit/log")
         }
     }
@@ -53,9 +53,9 @@ package struct AuditFiles: Sendable {
         let file: Descriptor
         do throws(Errno) {
             file = try Lower.open(
-                directory, Self.log, flags: O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, mode: 0o600)
+                directory, Self.log, flags: O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, mode: 0o600, for: .daemon)
             guard try Lower.stat(file).st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { throw .invalid }
-            let reopened = try Lower.open(directory, ".", flags: O_RDONLY | O_DIRECTORY)
+            let reopened = try Lower.open(directory, ".", flags: O_RDONLY | O_DIRECTORY, for: .daemon)
             try Lower.sync(reopened)
         } catch { throw .lower(error, "opening .lethefs/audit/log") }
         // A process that was killed just now may still be on its way out.

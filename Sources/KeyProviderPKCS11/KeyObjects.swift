@@ -54,12 +54,15 @@ extension Session {
 
     /// The same, and `gone` where there is none. A session without a login sees no private object, so that "none" counts
     /// only while the login holds.
-    func requireKey(_ selector: KeySelector, gone: RootError.Code) throws(Failure) -> KeyObjects {
+    func requireKey(
+        _ selector: KeySelector, gone: RootError.Code, named name: String = "such key"
+    ) throws(Failure) -> KeyObjects {
         if let key = try findKey(selector) { return key }
         if token.needsLogin, try !cryptoki.isUserLoggedIn(handle) {
             throw Failure("C_FindObjects", CKR_USER_NOT_LOGGED_IN)
         }
-        throw Failure(gone, "the token \"\(token.label)\" holds no such key")
+        throw Failure(
+            gone, "the token \"\(token.label)\" holds no \(name)", mayNeedRestart: cryptoki.quirks.mayLoseObjects)
     }
 
     private func objects(

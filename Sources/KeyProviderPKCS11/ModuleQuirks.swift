@@ -7,8 +7,15 @@ struct ModuleQuirks: Sendable {
     /// tpm2-pkcs11: a key pair that must not sign is refused (and the refused key stays loaded in the TPM).
     var refusesDecryptOnlyRSA = false
 
+    /// SoftHSM2 (2.6.1): an object whose file could not be opened or read once counts as gone from then on. Its library is initialised
+    /// anew before "no such key" is believed.
+    var mayLoseObjects = false
+
     init(_ library: LibraryInfo?) {
-        guard let library, library.description.hasPrefix("TPM2.0 Cryptoki") else { return }
+        guard let library else { return }
+        // Its description is "Implementation of PKCS11".
+        mayLoseObjects = library.manufacturer == "SoftHSM"
+        guard library.description.hasPrefix("TPM2.0 Cryptoki") else { return }
         isFinalizedAfterUse = true
         refusesDecryptOnlyRSA = true
     }

@@ -65,12 +65,8 @@ extension PKCS11Key {
             guard try session.isEnabled(key) else { throw Failure(.disabled, "CKA_DECRYPT is false") }
             let first = try WrapScheme(algorithm: split.root.algorithm, context: context.rootHalf)
                 .open(split.root.blob, with: key, in: session)
-            guard let versionKey = try session.findKey(selector) else {
-                if session.token.needsLogin, try !session.cryptoki.isUserLoggedIn(session.handle) {
-                    throw Failure("C_FindObjects", CKR_USER_NOT_LOGGED_IN)
-                }
-                throw Failure(.versionDestroyed, "the token holds no version key of this KEK version")
-            }
+            let versionKey = try session.requireKey(
+                selector, gone: .versionDestroyed, named: "version key of this KEK version")
             let second = try WrapScheme(algorithm: split.version.algorithm, context: context.versionHalf)
                 .open(split.version.blob, with: versionKey, in: session)
             return first.exclusiveOr(second)

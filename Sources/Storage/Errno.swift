@@ -37,6 +37,7 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable {
     package static let busy = Errno(EBUSY)
     package static let textBusy = Errno(ETXTBSY)
     package static let tooManyLinks = Errno(EMLINK)
+    package static let tooManyOpenFiles = Errno(EMFILE)
     package static let noKey = Errno(ENOKEY)
     package static let keyRevoked = Errno(EKEYREVOKED)
 

@@ -13,16 +13,19 @@ package enum Lower {
         }
     }
 
-    /// openat(2); O_CLOEXEC and O_NOFOLLOW are added.
+    /// openat(2); O_CLOEXEC and O_NOFOLLOW are added. EMFILE where programs have all that they may.
     package static func open(
-        _ directory: borrowing Descriptor, _ path: UnsafePointer<CChar>, flags: Int32, mode: mode_t = 0
+        _ directory: borrowing Descriptor, _ path: UnsafePointer<CChar>, flags: Int32, mode: mode_t = 0,
+        for purpose: DescriptorBudget.Purpose = .programs
     ) throws(Errno) -> Descriptor {
-        Descriptor(owning: Int32(try openRaw(directory.raw, path, flags: flags | O_NOFOLLOW, mode: mode)))
+        try DescriptorBudget.check(purpose)
+        return Descriptor(owning: Int32(try openRaw(directory.raw, path, flags: flags | O_NOFOLLOW, mode: mode)))
     }
 
     /// Opens by a path that the operator gave: follows links.
     package static func open(path: String, flags: Int32, mode: mode_t = 0) throws(Errno) -> Descriptor {
-        Descriptor(owning: Int32(try openRaw(AT_FDCWD, path, flags: flags, mode: mode)))
+        try DescriptorBudget.check(.programs)
+        return Descriptor(owning: Int32(try openRaw(AT_FDCWD, path, flags: flags, mode: mode)))
     }
 
     private static func openRaw(

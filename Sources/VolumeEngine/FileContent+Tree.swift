@@ -222,14 +222,16 @@ extension FileContent {
             opened = kept
         } else if creating, tree.isGone {
             // Those who have it open need its nodes; nobody finds them.
-            opened = try Lower.open(trees.directory, ".", flags: O_RDWR | Int32(LINUX_O_TMPFILE), mode: 0o600)
+            opened = try Lower.open(
+                trees.directory, ".", flags: O_RDWR | Int32(LINUX_O_TMPFILE), mode: 0o600, for: .daemon)
         } else if creating {
-            opened = try Lower.open(trees.directory, name, flags: O_RDWR | O_CREAT | O_NOCTTY, mode: 0o600)
+            opened = try Lower.open(
+                trees.directory, name, flags: O_RDWR | O_CREAT | O_NOCTTY, mode: 0o600, for: .daemon)
         } else {
             do throws(Errno) {
                 opened = try Lower.open(
                     trees.directory, name,
-                    flags: (volume.options.readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY)
+                    flags: (volume.options.readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY, for: .daemon)
             } catch {
                 guard error == .noEntry || error == .loop else { throw error }
                 // The last name went before this was opened.

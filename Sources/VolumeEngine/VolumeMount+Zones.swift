@@ -92,7 +92,7 @@ extension VolumeFiles {
         defer { buffer.deallocate() }
         var ids: [ZoneID] = []
         do {
-            let zones = try Lower.open(directory, Self.zones, flags: O_RDONLY | O_DIRECTORY)
+            let zones = try Lower.open(directory, Self.zones, flags: O_RDONLY | O_DIRECTORY, for: .daemon)
             while true {
                 let count = try Lower.readDirectory(zones, into: buffer)
                 if count == 0 { break }
@@ -113,7 +113,7 @@ extension VolumeFiles {
 
     func writeKeyring(_ keyring: ZoneKeyring) throws(VolumeError) {
         do {
-            let zones = try Lower.open(directory, Self.zones, flags: O_RDONLY | O_DIRECTORY)
+            let zones = try Lower.open(directory, Self.zones, flags: O_RDONLY | O_DIRECTORY, for: .daemon)
             try AtomicFile.replace(zones, "\(keyring.zone.rawValue)", with: keyring.encoded)
         } catch {
             throw .lower(error, "writing \(ReservedName.volumeDirectory)/\(Self.zones)/\(keyring.zone.rawValue)")

@@ -37,6 +37,7 @@ struct Daemon {
         linux_bound_heap()
         var warnings = ProcessHardening.apply()
         let descriptors = ProcessHardening.raiseDescriptorLimit()
+        DescriptorBudget.set(limit: descriptors)
         warnings += ProcessHardening.dropCapabilities()
         let host = Host()
         let (description, roots) = try trustedRoots(host)

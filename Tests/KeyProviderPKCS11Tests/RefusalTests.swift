@@ -110,6 +110,30 @@ extension Tokens {
             }
         }
 
+        /// SoftHSM2 holds an object whose file it once failed to read for gone, for as long as its library stays initialised: that must
+        /// not be the last word on a CMK.
+        @Test func objectThatCouldNotBeReadForAMoment() throws {
+            try withDirectory { directory in
+                let key = try provider.create(
+                    try PKCS11URI(try EmbeddedToken.create(in: directory + "/home", label: "moments")).full)
+                let kek = SecretKey { $0.copyBytes(from: (0..<32).map { UInt8($0) }) }
+                let wrap = try key.wrap(kek, context: testContext())
+                let files = try run(
+                    "/usr/bin/find", [directory, "-name", "*.object", "!", "-name", "token.object"]
+                ).output.split(separator: "\n").map(String.init)
+                #expect(!files.isEmpty)
+                // A directory opens, and cannot be read.
+                for file in files {
+                    #expect(rename(file, file + ".away") == 0 && mkdir(file, 0o700) == 0)
+                }
+                #expect(code { _ = try key.unwrap(wrap, context: testContext()) } == .destroyed)
+                for file in files {
+                    #expect(rmdir(file) == 0 && rename(file + ".away", file) == 0)
+                }
+                #expect(try key.unwrap(wrap, context: testContext()).isEqual(kek))
+            }
+        }
+
         /// Processes that make tokens in one directory at the same time: here, this one and its children.
         @Test func embeddedTokensOfManyProcesses() throws {
             try withDirectory { directory in

@@ -1,0 +1,54 @@
+"""Programs that open all that they can: they are told EMFILE, and what the daemon needs for itself stays."""
+
+import errno
+import json
+import os
+import time
+
+from harness import on_volume, run
+from harness.environment import program
+
+LIMIT = 512
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def open_directories(volume):
+    volume.init()
+    run(["prlimit", f"--nofile={LIMIT}:{LIMIT}", program(), "mount", volume.lower, volume.mountpoint, "-o", "allow_other"],
+        env=volume.env)
+    names = [volume.mountpoint / str(number) for number in range(LIMIT)]
+    for name in names:
+        name.mkdir()
+    held = [handle for handle in map(attempt, names) if handle is not None]
+    try:
+        assert len(held) < LIMIT, "nothing was refused: the limit is not the daemon's"
+        assert attempt(names[-1], os.O_CREAT | os.O_RDWR, volume.mountpoint / "new") is None
+        assert not (volume.mountpoint / "new").exists(), "a file that could not be opened was made"
+        # The token is asked every second, and opens files of its own for that.
+        time.sleep(4)
+        assert state(volume) == "open", (state(volume), log(volume))
+        run([program(), "kek", "rotate", volume.mountpoint], env=volume.env)
+    finally:
+        for handle in held:
+            os.close(handle)
+    assert "revoked" not in log(volume), log(volume)
+    (volume.mountpoint / "new").write_bytes(b"new")
+    volume.unmount().check()
+
+
+def attempt(path, flags=os.O_RDONLY | os.O_DIRECTORY, other=None):
+    try:
+        return os.open(other or path, flags)
+    except OSError as error:
+        assert error.errno == errno.EMFILE, error
+        return None
+
+
+def state(volume):
+    told = json.loads(volume.command("status", volume.mountpoint, "--json").stdout)
+    told = told[0] if isinstance(told, list) else told
+    return told["zones"][0]["condition"]["state"]
+
+
+def log(volume):
+    return "".join(path.read_text() for path in volume.home.rglob("*.log"))
