@@ -11,8 +11,11 @@ import VolumeFormat
 enum GoldenVolume {
     static let sizes = [0, 1, 3551, 3552, 3553, 4096, 7615, 7616, 7617, 20_000, 100_000]
 
-    /// The CMK of all golden volumes: 32 bytes, 0 to 31, under the name "test:golden".
-    static func cmk() throws -> InMemoryCMK { try InMemoryCMK("test:golden", keyBytes: [UInt8](0..<32)) }
+    /// The CMK of all golden volumes: 32 bytes, 0 to 31, under the name "test:golden". It makes no version keys, which would go with
+    /// the process.
+    static func cmk() throws -> InMemoryCMK {
+        try InMemoryCMK("test:golden", keyBytes: [UInt8](0..<32), makesVersionKeys: false)
+    }
 
     /// Fills an empty volume with an object of each kind; returns the files that are still open.
     static func fill(_ test: TestVolume) throws -> [TestFile] {

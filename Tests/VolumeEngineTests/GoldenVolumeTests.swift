@@ -15,14 +15,15 @@ import VolumeEngine
         return text.split(separator: "\n").filter { !$0.hasPrefix("#") }.map(String.init)
     }
 
-    @Test(arguments: ["volume-1", "volume-1-crashed"])
+    @Test(arguments: ["volume-1", "volume-1-crashed", "volume-1-tree-names", "volume-1-tree-names-crashed"])
     func opensForEver(name: String) throws {
         let temporary = try TemporaryDirectory()
         try runProgram(
             "/bin/tar",
             ["-xzpf", "\(Self.directory)/\(name).tar.gz", "--xattrs", "--xattrs-include=*", "-C", temporary.path])
         let test = try TestVolume(lower: temporary["lower"], in: temporary, cmk: try GoldenVolume.cmk())
-        #expect(test.volume.isAfterCrash == (name == "volume-1-crashed"))
+        #expect(test.volume.isAfterCrash == name.hasSuffix("-crashed"))
+        #expect(test.volume.description.features == (name.contains("tree-names") ? [.pageTree, .places] : []))
         let expected = try manifest("volume-1")
         #expect(expected.count > 25)
         #expect(try GoldenVolume.manifest(test) == expected)
