@@ -23,8 +23,10 @@ package enum Lower {
     }
 
     /// Opens by a path that the operator gave: follows links.
-    package static func open(path: String, flags: Int32, mode: mode_t = 0) throws(Errno) -> Descriptor {
-        try DescriptorBudget.check(.programs)
+    package static func open(
+        path: String, flags: Int32, mode: mode_t = 0, for purpose: DescriptorBudget.Purpose = .programs
+    ) throws(Errno) -> Descriptor {
+        try DescriptorBudget.check(purpose)
         return Descriptor(owning: Int32(try openRaw(AT_FDCWD, path, flags: flags, mode: mode)))
     }
 

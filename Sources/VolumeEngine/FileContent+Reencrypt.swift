@@ -39,7 +39,7 @@ extension FileContent {
             try requireKeys()
             let slot = header.slots[header.currentIndex]
             guard slot.created <= cutoff else {
-                return header.slots.count > 1 ? .underway(slot.version) : .nothing
+                return header.slots.count > 1 ? try again(.underway(slot.version)) : .nothing
             }
             if stage == .unwritten {
                 // A header that a first write left behind as it failed may be under the old key.
@@ -57,9 +57,9 @@ extension FileContent {
                 return .done
             }
             if let prepared = header.slots.first(where: { $0.created > cutoff && $0.version > slot.version }) {
-                return .stored(prepared.version)
+                return try again(.stored(prepared.version))
             }
-            guard header.slots.count < DEKSlot.maximumCount else { return .full(slot.version) }
+            guard header.slots.count < DEKSlot.maximumCount else { return try again(.full(slot.version)) }
             let previous = (header, keys)
             let fresh = try freshSlot(cutoff)
             header.slots.append(fresh.slot)
@@ -70,6 +70,17 @@ extension FileContent {
                 throw error
             }
             return .stored(fresh.slot.version)
+        }
+    }
+
+    /// What was prepared before counts as it is, unless a flush has failed since: then the header may not be on the lower storage, and is
+    /// stored once more. The caller holds `lock` alone.
+    private func again(_ prepared: Preparation) throws(Errno) -> Preparation {
+        guard volume.hasLostFlush else { return prepared }
+        try storeAsItIs()
+        switch prepared {
+        case .stored(let version), .underway(let version), .full(let version): return .stored(version)
+        case .nothing, .done: return prepared
         }
     }
 
@@ -95,7 +106,7 @@ extension FileContent {
     }
 
     /// Stores the header without a change of what it says of size and state. The caller holds `lock`.
-    private func storeAsItIs() throws(Errno) {
+    func storeAsItIs() throws(Errno) {
         header.generation += 1
         try storeHeader()
         if stage == .stale, header.state == .open { stage = .open }
@@ -245,14 +256,14 @@ extension FileContent {
     }
 
     /// Pages in a buffer that were sealed anew, and in which session of the page tree.
-    private struct Stale {
+    struct Stale {
         var pages: [Int] = []
         var session: UInt64?
     }
 
     /// Reads pages and seals those under an old DEK anew, or `all`, in the buffer. Returns which. The caller holds `lock`, and has the
     /// invocations for all of them.
-    private func sealStale(
+    func sealStale(
         from first: UInt64, count: Int, _ buffer: RequestBuffer, all: Bool = false
     ) throws(Errno) -> Stale {
         let lines = try lines(PageIndex(rawValue: first), count: count)
@@ -260,6 +271,7 @@ extension FileContent {
             descriptor, into: buffer.cipher, count: count * Geometry.pageSize, at: first * UInt64(Geometry.pageSize))
         var iv = try PageIV()
         let key = current
+        let all = all || volume.hasLostFlush
         var stale = Stale(session: tree?.session)
         var damaged: Int?
         do {
@@ -292,7 +304,7 @@ extension FileContent {
     }
 
     /// Writes the pages that were sealed anew, neighbours together; never the header. The caller holds `lock` alone.
-    private func storePages(from first: UInt64, _ sealed: Stale, _ buffer: RequestBuffer) throws(Errno) -> Int {
+    func storePages(from first: UInt64, _ sealed: Stale, _ buffer: RequestBuffer) throws(Errno) -> Int {
         let stale = sealed.pages
         if let last = stale.last { try holdLines(PageIndex(rawValue: first), count: last + 1) }
         var index = 0
@@ -342,59 +354,6 @@ extension FileContent {
                 throw error
             }
             return true
-        }
-    }
-
-    /// All pages and attributes under the current DEK, and only its slot, at once and under the lock: before a fifth DEK is needed, since
-    /// attributes cannot be sealed anew while `lock` alone is held: their gate comes before it. No lock is held.
-    @inline(never)
-    func makeRoom() throws(Errno) {
-        try volume.storingTrees { () throws(Errno) in
-            try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
-                try volume.gate(inode).lock.withLock { (_) throws(Errno) in
-                    try lock.writing { () throws(Errno) in
-                        try requireKeys()
-                        guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else {
-                            return
-                        }
-                        try volume.resealAttributes(of: self)
-                        try reencryptLocked()
-                    }
-                }
-            }
-        }
-    }
-
-    /// The same for the pages. No attribute is under an old DEK; the caller holds `lock` alone.
-    private func reencryptLocked() throws(Errno) {
-        let buffer = volume.buffers.takeForSweep()
-        defer { volume.buffers.give(buffer) }
-        let pages = Geometry.pageCount(forSize: size)
-        // Stored before they are used.
-        header.slots[header.currentIndex].invocationBound += pages
-        try storeAsItIs()
-        // A flush has failed before: then each page is written again, so that this one tells of all.
-        let isStuck = tree?.isStuck ?? false
-        var first: UInt64 = 0
-        while first < pages {
-            let count = Int(min(UInt64(RequestBuffer.maximumPages), pages - first))
-            buffer.willUse(pages: count)
-            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer, all: isStuck), buffer)
-            first += UInt64(count)
-        }
-        do throws(Errno) { try Lower.sync(descriptor) } catch {
-            if let tree { volume.noteLostFlush([tree]) }
-            throw error
-        }
-        if isStuck { tree?.getLoose() }
-        try storeTreeLocked(under: current.version)
-        let previous = (header, keys)
-        let slot = header.slots[header.currentIndex]
-        keys = [current]
-        header.slots = [slot]
-        do throws(Errno) { try storeAsItIs() } catch {
-            (header, keys) = previous
-            throw error
         }
     }
 }

@@ -173,8 +173,7 @@ extension FileContent {
         try storeFirstHeader()
         let descriptor = lock.reading { self.descriptor }
         do throws(Errno) { try Lower.sync(descriptor, dataOnly: dataOnly) } catch {
-            // It is told once: what was to be listed may be lost.
-            if let tree { volume.noteLostFlush([tree]) }
+            volume.noteLostFlush(tree.map { [$0] } ?? [])
             throw error
         }
     }

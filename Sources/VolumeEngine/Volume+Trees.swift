@@ -62,9 +62,11 @@ extension Volume {
 
     private static let (scanSeconds, scanSecondsAtTheEnd): (UInt64, UInt64) = (20, 5)
 
-    /// What these trees list may not be on the lower storage: it said once that a flush failed, and will not say so again.
+    /// A flush failed. What was written before may be lost although it can be read still, and the lower storage will not say so again;
+    /// `lost`: whose pages these may be.
     func noteLostFlush(_ lost: [PageTree]) {
         for tree in lost { tree.getStuck() }
+        lostFlush.store(true, ordering: .sequentiallyConsistent)
         // The next mount takes what it finds, as after a crash.
         markDirty()
     }

@@ -72,6 +72,7 @@ package final class Volume: Sendable {
     private let onDamage: @Sendable (Damage) -> Void
     /// Set when something could not be stored as it should: the unmount does not claim to be clean then.
     private let dirty = Atomic<Bool>(false)
+    let lostFlush = Atomic<Bool>(false)
 
     /// Serialises opening, creating and closing the content of one file; held over lower I/O, never over anything else.
     final class Gate: Sendable {
@@ -167,6 +168,9 @@ package final class Volume: Sendable {
     func markDirty() { dirty.store(true, ordering: .releasing) }
 
     package var isDirty: Bool { dirty.load(ordering: .acquiring) }
+
+    /// A flush failed in this mount: what a re-encryption finds done already is done again.
+    var hasLostFlush: Bool { lostFlush.load(ordering: .sequentiallyConsistent) }
 
     /// Something could not be stored in this mount.
     package var hasUnstored: Bool { isDirty }

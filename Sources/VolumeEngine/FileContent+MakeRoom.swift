@@ -1,0 +1,58 @@
+import Storage
+import VolumeFormat
+
+/// A file's four slots are taken, and it needs a fifth DEK.
+extension FileContent {
+    /// All pages and attributes under the current DEK, and only its slot, at once and under the lock: before a fifth DEK is needed, since
+    /// attributes cannot be sealed anew while `lock` alone is held: their gate comes before it. No lock is held.
+    @inline(never)
+    func makeRoom() throws(Errno) {
+        try volume.storingTrees { () throws(Errno) in
+            try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
+                try volume.gate(inode).lock.withLock { (_) throws(Errno) in
+                    try lock.writing { () throws(Errno) in
+                        try requireKeys()
+                        guard isWritable, header.slots.count == DEKSlot.maximumCount, stage != .unwritten else {
+                            return
+                        }
+                        try volume.resealAttributes(of: self)
+                        try reencryptLocked()
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same for the pages. No attribute is under an old DEK; the caller holds `lock` alone.
+    private func reencryptLocked() throws(Errno) {
+        let buffer = volume.buffers.takeForSweep()
+        defer { volume.buffers.give(buffer) }
+        let pages = Geometry.pageCount(forSize: size)
+        // Stored before they are used.
+        header.slots[header.currentIndex].invocationBound += pages
+        try storeAsItIs()
+        // A flush has failed before: then each page is written again, so that this one tells of all.
+        let isStuck = tree?.isStuck ?? false
+        var first: UInt64 = 0
+        while first < pages {
+            let count = Int(min(UInt64(RequestBuffer.maximumPages), pages - first))
+            buffer.willUse(pages: count)
+            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer, all: isStuck), buffer)
+            first += UInt64(count)
+        }
+        do throws(Errno) { try Lower.sync(descriptor) } catch {
+            volume.noteLostFlush(tree.map { [$0] } ?? [])
+            throw error
+        }
+        if isStuck { tree?.getLoose() }
+        try storeTreeLocked(under: current.version)
+        let previous = (header, keys)
+        let slot = header.slots[header.currentIndex]
+        keys = [current]
+        header.slots = [slot]
+        do throws(Errno) { try storeAsItIs() } catch {
+            (header, keys) = previous
+            throw error
+        }
+    }
+}
