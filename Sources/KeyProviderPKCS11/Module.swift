@@ -66,6 +66,9 @@ final class Module: @unchecked Sendable {
     private func performHere<R: ~Copyable & Sendable>(
         on target: Target, _ recovery: Recovery, _ body: (Session) throws(Failure) -> R
     ) throws(Failure) -> R {
+        // What is done once must not go by what the library has lost.
+        if recovery == .once, started?.cryptoki.quirks.mayLoseObjects == true { finalize() }
+        let isFresh = started == nil
         // Three attempts at the most: with what there is, with a new session, with the library initialised anew.
         for attempt in 0..<3 {
             var isWorking = false
@@ -77,6 +80,8 @@ final class Module: @unchecked Sendable {
             } catch {
                 let isLast = attempt == 2 || (recovery == .once && isWorking)
                 guard error.isRecoverable, !isLast else { throw error }
+                // It has been begun anew for this already.
+                if error.isMissingKey, isFresh || attempt > 0 { throw error }
                 if attempt == 0, sessions[target.token] != nil, !error.mayNeedRestart {
                     dropSession(target.token)
                 } else {

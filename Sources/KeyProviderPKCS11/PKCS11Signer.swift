@@ -26,7 +26,9 @@ final class PKCS11Signer: Signer {
         let bytes = try module.perform(on: target, timeoutSeconds: options.timeoutSeconds) {
             (session) throws(Failure) in
             guard let key = try session.findSigningKey(label), key.publicKey == publicKey else {
-                throw Failure(.keyNotFound, "the token \"\(session.token.label)\" holds the signing key no more")
+                throw Failure(
+                    .keyNotFound, "the token \"\(session.token.label)\" holds the signing key no more",
+                    mayNeedRestart: session.cryptoki.quirks.mayLoseObjects)
             }
             return try session.sign(message, with: key)
         }
@@ -42,10 +44,11 @@ extension PKCS11Key {
         let id: [UInt8]
         do { id = try RandomBytes.array(16) } catch { throw RootError(.failed, "no random numbers") }
         let module = try ModuleRegistry.shared.module(at: modulePath)
-        // A call that may make a key is not repeated: it could make two.
+        // A call that may make a key is not repeated: it could make two. Nor is one that looks whether there is one: where a library loses
+        // objects, `.once` sees to it that this one has lost none.
         let publicKey = try module.perform(
             on: target, timeoutSeconds: creating ? options.generationTimeoutSeconds : options.timeoutSeconds,
-            recovery: creating ? .once : .repeating
+            recovery: .once
         ) { (session) throws(Failure) -> [UInt8]? in
             if let found = try session.findSigningKey(label) { return found.publicKey }
             guard creating else { return nil }

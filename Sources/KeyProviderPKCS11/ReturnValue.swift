@@ -107,5 +107,10 @@ struct Failure: Error {
         mayNeedRestart = other.mayNeedRestart
     }
 
+    /// The library was asked, and showed no such key; one that loses objects is asked once more.
+    var isMissingKey: Bool {
+        mayNeedRestart && [.destroyed, .versionDestroyed, .keyNotFound].contains(root.code)
+    }
+
     var isRecoverable: Bool { mayNeedRestart || (returnValue?.isLost ?? false) }
 }

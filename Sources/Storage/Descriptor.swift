@@ -34,8 +34,11 @@ package enum DescriptorBudget {
     /// On whose behalf something is opened.
     package enum Purpose { case programs, daemon }
 
-    static func check(_ purpose: Purpose) throws(Errno) {
+    package static func check(_ purpose: Purpose = .programs) throws(Errno) {
         guard purpose == .programs else { return }
-        guard inUse.load(ordering: .relaxed) < forPrograms.load(ordering: .relaxed) else { throw .tooManyOpenFiles }
+        if isSpent { throw .tooManyOpenFiles }
     }
+
+    /// Programs have all that they may.
+    package static var isSpent: Bool { inUse.load(ordering: .relaxed) >= forPrograms.load(ordering: .relaxed) }
 }

@@ -90,7 +90,7 @@ extension FileContent {
             invocationsLeft = 0
             header.generation += 1
             try storeHeader()
-            try Lower.sync(descriptor)
+            try syncLower(descriptor)
         } catch {
             (header, keys) = previous
             throw error as? Errno ?? .io

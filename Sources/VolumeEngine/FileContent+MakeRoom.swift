@@ -1,3 +1,4 @@
+import CLinux
 import Storage
 import VolumeFormat
 
@@ -27,25 +28,23 @@ extension FileContent {
     private func reencryptLocked() throws(Errno) {
         let buffer = volume.buffers.takeForSweep()
         defer { volume.buffers.give(buffer) }
+        guard !volume.hasLostFlush else { throw .io }
+        // Its own, from before anything is written: programs flush by the file's, and would be told in its place.
+        let flushed = try Lower.open(path: descriptor.procPath, flags: O_RDWR, for: .daemon)
         let pages = Geometry.pageCount(forSize: size)
         // Stored before they are used.
         header.slots[header.currentIndex].invocationBound += pages
         try storeAsItIs()
-        // A flush has failed before: then each page is written again, so that this one tells of all.
-        let isStuck = tree?.isStuck ?? false
         var first: UInt64 = 0
         while first < pages {
             let count = Int(min(UInt64(RequestBuffer.maximumPages), pages - first))
             buffer.willUse(pages: count)
-            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer, all: isStuck), buffer)
+            _ = try storePages(from: first, try sealStale(from: first, count: count, buffer), buffer)
             first += UInt64(count)
         }
-        do throws(Errno) { try Lower.sync(descriptor) } catch {
-            volume.noteLostFlush(tree.map { [$0] } ?? [])
-            throw error
-        }
-        if isStuck { tree?.getLoose() }
+        try syncLower(flushed)
         try storeTreeLocked(under: current.version)
+        guard !volume.hasLostFlush else { throw .io }
         let previous = (header, keys)
         let slot = header.slots[header.currentIndex]
         keys = [current]

@@ -36,10 +36,11 @@ extension FileContent {
         let hasAttributes = try volume.hasSealedAttributes(lock.reading { descriptor })
         return try lock.writing { () throws(Errno) in
             guard isWritable else { throw .access }
+            guard !volume.hasLostFlush else { throw .io }
             try requireKeys()
             let slot = header.slots[header.currentIndex]
             guard slot.created <= cutoff else {
-                return header.slots.count > 1 ? try again(.underway(slot.version)) : .nothing
+                return header.slots.count > 1 ? .underway(slot.version) : .nothing
             }
             if stage == .unwritten {
                 // A header that a first write left behind as it failed may be under the old key.
@@ -57,9 +58,9 @@ extension FileContent {
                 return .done
             }
             if let prepared = header.slots.first(where: { $0.created > cutoff && $0.version > slot.version }) {
-                return try again(.stored(prepared.version))
+                return .stored(prepared.version)
             }
-            guard header.slots.count < DEKSlot.maximumCount else { return try again(.full(slot.version)) }
+            guard header.slots.count < DEKSlot.maximumCount else { return .full(slot.version) }
             let previous = (header, keys)
             let fresh = try freshSlot(cutoff)
             header.slots.append(fresh.slot)
@@ -70,17 +71,6 @@ extension FileContent {
                 throw error
             }
             return .stored(fresh.slot.version)
-        }
-    }
-
-    /// What was prepared before counts as it is, unless a flush has failed since: then the header may not be on the lower storage, and is
-    /// stored once more. The caller holds `lock` alone.
-    private func again(_ prepared: Preparation) throws(Errno) -> Preparation {
-        guard volume.hasLostFlush else { return prepared }
-        try storeAsItIs()
-        switch prepared {
-        case .stored(let version), .underway(let version), .full(let version): return .stored(version)
-        case .nothing, .done: return prepared
         }
     }
 
@@ -261,17 +251,16 @@ extension FileContent {
         var session: UInt64?
     }
 
-    /// Reads pages and seals those under an old DEK anew, or `all`, in the buffer. Returns which. The caller holds `lock`, and has the
+    /// Reads pages and seals those under an old DEK anew in the buffer. Returns which. The caller holds `lock`, and has the
     /// invocations for all of them.
     func sealStale(
-        from first: UInt64, count: Int, _ buffer: RequestBuffer, all: Bool = false
+        from first: UInt64, count: Int, _ buffer: RequestBuffer
     ) throws(Errno) -> Stale {
         let lines = try lines(PageIndex(rawValue: first), count: count)
         let got = try Lower.read(
             descriptor, into: buffer.cipher, count: count * Geometry.pageSize, at: first * UInt64(Geometry.pageSize))
         var iv = try PageIV()
         let key = current
-        let all = all || volume.hasLostFlush
         var stale = Stale(session: tree?.session)
         var damaged: Int?
         do {
@@ -282,7 +271,7 @@ extension FileContent {
                     let page = PageIndex(rawValue: first + UInt64(index))
                     let start = buffer.cipher + index * Geometry.pageSize
                     let leader = PageLeader(at: start + (page.rawValue == 0 ? Geometry.headerSize : 0))
-                    if leader.version == key.version, !all { continue }
+                    if leader.version == key.version { continue }
                     guard try openPage(page, at: start, into: buffer.plain, line: lines?[index], using: &context)
                     else {
                         damaged = index
@@ -345,6 +334,8 @@ extension FileContent {
             try requireKeys()
             guard current.version == version, header.slots.count > 1 else { return current.version == version }
             try storeTreeLocked(under: version)
+            // Of whatever: pages that it hides from us may be lost.
+            guard !volume.hasLostFlush else { throw .io }
             let previous = (header, keys)
             let slot = header.slots[header.currentIndex]
             keys = [current]

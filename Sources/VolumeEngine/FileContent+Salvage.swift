@@ -4,15 +4,11 @@ import VolumeFormat
 
 /// What `check --salvage` alone reads: pages that are genuine, and for whose version nothing vouches any more.
 extension FileContent {
-    /// So many sessions back a page is looked for.
-    private static let salvagedSessions: UInt64 = 1 << 16
-
     /// The plaintext of a page, up to the file's end, whose line cannot be read as a node above it is damaged or gone. It is what was
     /// written at this place of this file; whether it is the newest version nobody can say. `nil` where nothing opens, and for a hole.
     ///
-    /// `session`: where the last page was found. Pages that were written together belong to the same one.
     func readUnlisted(
-        _ page: PageIndex, near session: inout UInt64, _ buffer: RequestBuffer
+        _ page: PageIndex, _ search: inout SessionSearch, _ buffer: RequestBuffer
     ) throws(Errno) -> UnsafeRawBufferPointer? {
         guard let tree else { return nil }
         _ = try volume.keys(inode.zone)
@@ -29,24 +25,47 @@ extension FileContent {
             guard got == Geometry.pageSize, PageLeader(at: buffer.cipher + skip).versionAndLength != 0 else {
                 return nil
             }
-            let newest = max(session, tree.session) + 4
+            let newest = tree.session + 4
             let found: UInt64? = try volume.aead.withContext(for: current.content) { (context) throws(Errno) in
-                if try openPage(page, at: buffer.cipher, into: buffer.plain, session: session, using: &context) {
-                    return session
-                }
-                for back in 0..<min(newest, Self.salvagedSessions)
-                where try openPage(
-                    page, at: buffer.cipher, into: buffer.plain, session: newest - back, using: &context)
-                {
-                    return newest - back
+                while let session = search.next(newest: newest) {
+                    if try openPage(page, at: buffer.cipher, into: buffer.plain, session: session, using: &context) {
+                        return session
+                    }
                 }
                 return nil
             }
-            guard let found else { return nil }
-            session = found
+            search.end(at: found)
+            guard found != nil else { return nil }
             _ = try volume.keys(inode.zone)
             let count = min(UInt64(Geometry.capacity(of: page)), size - start)
             return UnsafeRawBufferPointer(start: buffer.plain, count: Int(count))
         }
+    }
+}
+
+/// In which session a page was sealed is looked for from the last page's on, which was often the same, and then from the newest one
+/// down. Bounded for a file's piece as a whole: pages that open nowhere could cost any time.
+struct SessionSearch {
+    private var last: UInt64 = 1
+    private var left = 1 << 20
+    private var at: UInt64?
+
+    /// The next one to try; `nil` when there is none.
+    mutating func next(newest: UInt64) -> UInt64? {
+        guard left > 0 else { return nil }
+        left -= 1
+        guard let tried = at else {
+            at = newest + 1
+            return last
+        }
+        guard tried > 0 else { return nil }
+        at = tried - 1
+        return tried - 1
+    }
+
+    /// This page is done; where it was found.
+    mutating func end(at session: UInt64?) {
+        at = nil
+        if let session { last = session }
     }
 }

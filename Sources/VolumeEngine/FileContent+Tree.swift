@@ -231,7 +231,7 @@ extension FileContent {
             do throws(Errno) {
                 opened = try Lower.open(
                     trees.directory, name,
-                    flags: (volume.options.readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY, for: .daemon)
+                    flags: (volume.options.readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY)
             } catch {
                 guard error == .noEntry || error == .loop else { throw error }
                 // The last name went before this was opened.
@@ -241,6 +241,8 @@ extension FileContent {
         }
         return treeFile.withLock { kept in
             if let kept { return kept }
+            // It is stored all the same, and does not stay open.
+            if DescriptorBudget.isSpent { return opened }
             kept = opened
             return opened
         }

@@ -83,7 +83,7 @@ extension FileContent {
         try storeTreeHeader(info)
         // The nodes are of no use, once no header that could come back after a crash names them.
         if built.depth == 0, snapshot.root.depth > 0 {
-            try Lower.sync(descriptor)
+            try syncLower(descriptor)
             treeFile.withLock { $0 = nil }
             if let trees = volume.trees { try? Lower.unlink(trees.directory, "\(tree.file)") }
         }
@@ -109,10 +109,7 @@ extension FileContent {
         }
         guard let snapshot = try takeTree() else { return }
         do throws(Errno) {
-            do throws(Errno) { try Lower.sync(descriptor) } catch {
-                volume.noteLostFlush([tree])
-                throw error
-            }
+            try syncLower(descriptor)
             let built = try buildTree(snapshot)
             if built.hasNodes { try Lower.sync(try openTreeFile(creating: true)) }
             try commitTree(snapshot, built)

@@ -66,7 +66,7 @@ extension FileContent {
         header.size = newSize
         header.generation += 1
         try storeHeader()
-        try Lower.sync(descriptor, dataOnly: true)
+        try syncLower(descriptor, dataOnly: true)
     }
 
     /// Lets the lower length tell `size`. Its tail is a hole: what lay behind the last page is cut off first.

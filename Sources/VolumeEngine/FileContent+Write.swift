@@ -208,7 +208,7 @@ extension FileContent {
     private func settleLength(_ span: WriteSpan, wasHole: Bool) throws(Errno) {
         guard span.newSize > span.oldSize else { return }
         if lengthTellsSize, span.growsWithinLastPage {
-            if wasHole { try Lower.sync(descriptor, dataOnly: true) }
+            if wasHole { try syncLower(descriptor, dataOnly: true) }
             try Lower.truncate(descriptor, to: (span.last.rawValue + 1) * UInt64(Geometry.pageSize))
         }
         lengthTellsSize = false

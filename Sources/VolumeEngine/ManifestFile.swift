@@ -98,6 +98,7 @@ extension VolumeMount {
             let (known, changes) = manifest.snapshot()
             var list = known
             do throws(Errno) { try Lower.syncAll(files.lowerRoot) } catch {
+                volume.noteLostFlush([])
                 throw .lower(error, "flushing the lower storage")
             }
             if let epoch { list.coveredEpoch = max(list.coveredEpoch, epoch) }

@@ -319,9 +319,6 @@ final class PageTree: Sendable {
     /// A flush failed: see `State.isStuck`.
     func getStuck() { state.withLock { $0.isStuck = true } }
 
-    /// All pages were written again, and flushed.
-    func getLoose() { state.withLock { $0.isStuck = false } }
-
     /// True for the first change since it was stored as it is.
     func noteChange() -> Bool { !isNoted.exchange(true, ordering: .acquiringAndReleasing) }
 

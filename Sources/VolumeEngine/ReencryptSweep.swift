@@ -138,7 +138,12 @@ final class ReencryptSweep: SweepVisitor {
             flushed.withLock { $0[thread] = opened }
         }
         guard content.size >= Self.batchBytes else { return nil }
-        return try Lower.open(path: content.lock.reading { content.descriptor }.procPath, flags: O_RDONLY, for: .daemon)
+        // One that its own mode keeps its owner from opening is flushed with all the others.
+        let path = content.lock.reading { content.descriptor }.procPath
+        do throws(Errno) { return try Lower.open(path: path, flags: O_RDONLY, for: .daemon) } catch {
+            guard error == .access else { throw error }
+            return nil
+        }
     }
 
     private func note(bytes: UInt64) {

@@ -110,7 +110,7 @@ extension Volume {
         if let parent {
             descriptor = try openListable(parent.descriptor, name, flags: flags)
         } else {
-            descriptor = try Lower.open(lowerRoot, ".", flags: flags, for: .daemon)
+            descriptor = try Lower.open(lowerRoot, ".", flags: flags)
         }
         let key = InodeKey(try Lower.stat(descriptor))
         let (header, keys) = try directoryHeader(descriptor, key.number, isRoot: parent == nil)
@@ -120,7 +120,7 @@ extension Volume {
 
     /// The zone that a directory's header says, which nothing vouches for: its keys are not here. `nil` for one that is no header.
     func storedZone(_ parent: SweepDirectory, _ name: [CChar]) throws(Errno) -> ZoneID? {
-        let descriptor = try Lower.open(parent.descriptor, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY, for: .daemon)
+        let descriptor = try Lower.open(parent.descriptor, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
         guard let bytes = Base64URL.decode(try Lower.readLink(descriptor, ReservedName.directoryHeader)) else {
             return nil
         }
@@ -138,9 +138,9 @@ extension Volume {
 
     /// A plain user's own directory whose mode keeps its owner out is opened by lifting the mode for that moment.
     private func openListable(_ parent: Descriptor, _ name: [CChar], flags: Int32) throws(Errno) -> Descriptor {
-        do { return try Lower.open(parent, name, flags: flags, for: .daemon) } catch {
+        do { return try Lower.open(parent, name, flags: flags) } catch {
             guard error == .access, !isPrivileged else { throw error }
-            let node = try Lower.open(parent, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY, for: .daemon)
+            let node = try Lower.open(parent, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
             let info = try Lower.stat(node)
             guard info.st_uid == geteuid() else { throw error }
             try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o700)

@@ -58,7 +58,7 @@ enum SweepEntry {
 
     func open(_ volume: Volume, flags: Int32) throws(Errno) -> Descriptor {
         switch self {
-        case .named(let directory, let name): try Lower.open(directory.descriptor, name, flags: flags, for: .daemon)
+        case .named(let directory, let name): try Lower.open(directory.descriptor, name, flags: flags)
         case .moved(let inode): try volume.open(inode, flags: flags)
         }
     }

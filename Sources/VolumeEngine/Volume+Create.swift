@@ -20,6 +20,8 @@ extension Volume {
     ) throws(Errno) -> (entry: Entry, content: FileContent) {
         let handle = try admitted(parent)
         return try handle.withLowerName(name) { (lower) throws(Errno) in
+            // Before anything is made.
+            try DescriptorBudget.check()
             try handle.makeSidecar(lower)
             let descriptor: Descriptor
             do throws(Errno) {

@@ -171,7 +171,11 @@ extension FileContent {
     /// Flushes the lower file. A file that has no header yet gets one first.
     func flush(dataOnly: Bool) throws(Errno) {
         try storeFirstHeader()
-        let descriptor = lock.reading { self.descriptor }
+        try syncLower(lock.reading { descriptor }, dataOnly: dataOnly)
+    }
+
+    /// Flushes the lower file by one of its descriptors. That it failed is remembered for as long as the volume is mounted.
+    func syncLower(_ descriptor: Descriptor, dataOnly: Bool = false) throws(Errno) {
         do throws(Errno) { try Lower.sync(descriptor, dataOnly: dataOnly) } catch {
             volume.noteLostFlush(tree.map { [$0] } ?? [])
             throw error

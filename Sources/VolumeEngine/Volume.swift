@@ -169,7 +169,7 @@ package final class Volume: Sendable {
 
     package var isDirty: Bool { dirty.load(ordering: .acquiring) }
 
-    /// A flush failed in this mount: what a re-encryption finds done already is done again.
+    /// A flush failed in this mount: see `WorkFlush`.
     var hasLostFlush: Bool { lostFlush.load(ordering: .sequentiallyConsistent) }
 
     /// Something could not be stored in this mount.

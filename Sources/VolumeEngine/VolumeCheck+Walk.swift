@@ -161,7 +161,7 @@ extension VolumeCheck {
         _ file: CheckedFile, from start: UInt64, to end: UInt64, _ buffer: RequestBuffer, _ seen: inout [Damage]
     ) throws(Errno) -> UInt64 {
         var offset = start
-        var session: UInt64 = 1
+        var search = SessionSearch()
         while offset < end {
             let page = Geometry.page(at: offset)
             let next = min(end, Geometry.plainStart(of: page) + UInt64(Geometry.capacity(of: page)))
@@ -175,7 +175,7 @@ extension VolumeCheck {
                 // A lower read that fails says nothing about the page itself.
                 if told.isEmpty { told = [Damage(.page, inode: 0, page: page.rawValue, reason: error.message)] }
                 if file.output != nil, told.contains(where: { $0.object == .pageTree }) {
-                    told = try salvage(page, of: file, &session, buffer, told)
+                    told = salvage(page, of: file, &search, buffer, told)
                 }
                 seen += told
             }
@@ -186,9 +186,10 @@ extension VolumeCheck {
 
     /// Copies a page out for whose version the page tree cannot vouch; says so in what is told of it.
     private func salvage(
-        _ page: PageIndex, of file: CheckedFile, _ session: inout UInt64, _ buffer: RequestBuffer, _ told: [Damage]
-    ) throws(Errno) -> [Damage] {
-        guard let data = try file.content.readUnlisted(page, near: &session, buffer) else { return told }
+        _ page: PageIndex, of file: CheckedFile, _ search: inout SessionSearch, _ buffer: RequestBuffer,
+        _ told: [Damage]
+    ) -> [Damage] {
+        guard let data = try? file.content.readUnlisted(page, &search, buffer) else { return told }
         took(data, of: file, at: Geometry.plainStart(of: page))
         return told.map { damage in
             var damage = damage

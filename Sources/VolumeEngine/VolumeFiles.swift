@@ -34,6 +34,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     case notDestroyed(KeyVersion)
     /// Some objects could not be done; the texts name the first ones.
     case incomplete(failed: UInt64, [String])
+    /// A flush of the lower storage failed in this mount: no key is let go in it any more.
+    case lostFlush
     /// A tree cannot go to another zone.
     case unassignable(VolumeMount.Unassignable)
     case cipher

@@ -179,9 +179,10 @@ extension VolumeMount {
             walk.run()
             return sweep.foundNothing
         }
+        let flush = try WorkFlush(volume)
         _ = try walk(.directories, counts: true)
         // What is in them follows only when a power cut leaves them the destination's.
-        do throws(Errno) { try Lower.syncAll(volume.lowerRoot) } catch { throw .lower(error, "moving a tree") }
+        try flush.run("moving a tree")
         var isDone = false
         for round in 0..<Self.maximumRounds where !isDone && !control.isCancelled && control.progress.failed == 0 {
             isDone = try walk(.objects, counts: round == 0)
@@ -191,10 +192,8 @@ extension VolumeMount {
             throw .incomplete(failed: control.progress.failed, control.failures)
         }
         guard isDone else { throw .incomplete(failed: 1, ["directories move about all the time"]) }
-        do throws(Errno) {
-            try Lower.syncAll(volume.lowerRoot)
-            try volume.settleZones(transition)
-        } catch { throw .lower(error, "moving a tree") }
+        try flush.run("moving a tree")
+        do throws(Errno) { try volume.settleZones(transition) } catch { throw .lower(error, "moving a tree") }
         // Every DEK that the source's keys ever wrapped was made before.
         var next = PendingWork(
             .reencrypt, version: .first, started: Self.nextSecond(), flags: work.flags, rate: work.rate,

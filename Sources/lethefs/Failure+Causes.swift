@@ -52,6 +52,14 @@ extension Failure {
                 remedy:
                     "put it back; or begin a new one from the files as they are:  lethefs check \(lower) --accept-restore"
             )
+        case .lostFlush:
+            self.init(
+                .storage, "a flush of the lower storage has failed since \(lower) was mounted",
+                meaning:
+                    "What was written before may be lost although it can still be read. So no key is let go: nothing is rotated, retired or shredded.",
+                remedy:
+                    "unmount the volume and its lower file system, mend that, and mount both again; then  lethefs check \(lower), and repeat the command"
+            )
         case .stillProtects(let version, let count, let paths):
             self.init(
                 .stillNeeded, "KEK v\(version.rawValue) still protects \(count) files and directories of \(lower)",

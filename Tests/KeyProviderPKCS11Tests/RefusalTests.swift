@@ -134,6 +134,29 @@ extension Tokens {
             }
         }
 
+        /// Version keys that the library has lost sight of are destroyed all the same: a shredding must not pass over one.
+        @Test func versionKeyThatCouldNotBeReadForAMoment() throws {
+            try withDirectory { directory in
+                let key = try provider.create(
+                    try PKCS11URI(try EmbeddedToken.create(in: directory + "/home", label: "versions")).full)
+                let objects = {
+                    Set(
+                        try run("/usr/bin/find", [directory, "-name", "*.object", "!", "-name", "token.object"])
+                            .output.split(separator: "\n").map(String.init))
+                }
+                let before = try objects()
+                let kek = SecretKey { $0.copyBytes(from: (0..<32).map { UInt8($0) }) }
+                let wrap = try key.wrapVersion(kek, context: testContext())
+                let file = try #require(try objects().subtracting(before).first)
+                #expect(rename(file, file + ".away") == 0 && mkdir(file, 0o700) == 0)
+                #expect(code { _ = try key.unwrap(wrap, context: testContext()) } == .versionDestroyed)
+                #expect(rmdir(file) == 0 && rename(file + ".away", file) == 0)
+                #expect(try key.destroyVersionKeys(testContext(), except: []) == 1)
+                #expect(try objects() == before)
+                #expect(code { _ = try key.unwrap(wrap, context: testContext()) } == .versionDestroyed)
+            }
+        }
+
         /// Processes that make tokens in one directory at the same time: here, this one and its children.
         @Test func embeddedTokensOfManyProcesses() throws {
             try withDirectory { directory in

@@ -13,9 +13,16 @@ import VolumeEngine
     private static let stripe = 700
     private static let size = 700 * 5 * 100
 
-    @Test(.timeLimit(.minutes(10)), arguments: [false, true])
-    func nothingIsLost(rotating: Bool) throws {
-        let test = try TestVolume()
+    /// What goes on beside the writers.
+    enum Beside: CaseIterable { case nothing, reencryption, reencryptionAndFullDEKs }
+
+    @Test(.timeLimit(.minutes(10)), arguments: Beside.allCases)
+    func nothingIsLost(beside: Beside) throws {
+        var options = Volume.Options()
+        // A DEK is used up every few hundred pages, also between the moment when a sweep seals and that when it stores.
+        if beside == .reencryptionAndFullDEKs { (options.invocationLimit, options.invocationLease) = (400, 100) }
+        let rotating = beside != .nothing
+        let test = try TestVolume(options: options)
         let file = try test.create("busy")
         var model = [UInt8](repeating: 0, count: Self.size)
         try file.write(model)

@@ -5,17 +5,21 @@ import json
 import os
 import time
 
-from harness import on_volume, run
+from harness import equal, on_volume, run
 from harness.environment import program
 
 LIMIT = 512
 
 
-@on_volume(limit=120, needs=["lethefs"])
-def open_directories(volume):
-    volume.init()
+def mount(volume, *words):
+    volume.init(*words)
     run(["prlimit", f"--nofile={LIMIT}:{LIMIT}", program(), "mount", volume.lower, volume.mountpoint, "-o", "allow_other"],
         env=volume.env)
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def open_directories(volume):
+    mount(volume)
     names = [volume.mountpoint / str(number) for number in range(LIMIT)]
     for name in names:
         name.mkdir()
@@ -24,16 +28,48 @@ def open_directories(volume):
         assert len(held) < LIMIT, "nothing was refused: the limit is not the daemon's"
         assert attempt(names[-1], os.O_CREAT | os.O_RDWR, volume.mountpoint / "new") is None
         assert not (volume.mountpoint / "new").exists(), "a file that could not be opened was made"
-        # The token is asked every second, and opens files of its own for that.
-        time.sleep(4)
-        assert state(volume) == "open", (state(volume), log(volume))
-        run([program(), "kek", "rotate", volume.mountpoint], env=volume.env)
+        goes_on(volume)
     finally:
         for handle in held:
             os.close(handle)
     assert "revoked" not in log(volume), log(volume)
     (volume.mountpoint / "new").write_bytes(b"new")
     volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def read_files_with_page_trees(volume):
+    """Each takes another descriptor, for its tree, when it is first read."""
+    mount(volume, "--integrity=tree")
+    names = [volume.mountpoint / str(number) for number in range(LIMIT)]
+    for name in names:
+        name.write_bytes(b"x" * 20_000)
+    volume.unmount()
+    run(["prlimit", f"--nofile={LIMIT}:{LIMIT}", program(), "mount", volume.lower, volume.mountpoint, "-o", "allow_other"],
+        env=volume.env)
+    held = [handle for handle in (attempt(name, os.O_RDONLY) for name in names) if handle is not None]
+    try:
+        assert len(held) < LIMIT, "nothing was refused: the limit is not the daemon's"
+        for handle in held:
+            try:
+                os.pread(handle, 10, 15_000)
+            except OSError as error:
+                assert error.errno == errno.EMFILE, error
+        goes_on(volume)
+    finally:
+        for handle in held:
+            os.close(handle)
+    for name in names:
+        equal(name.read_bytes(), b"x" * 20_000)
+    assert "revoked" not in log(volume), log(volume)
+    volume.unmount().check()
+
+
+def goes_on(volume):
+    """The token is asked every second, and opens files of its own for that; so does a token of the command's own."""
+    time.sleep(4)
+    assert state(volume) == "open", (state(volume), log(volume))
+    run([program(), "cmk", "show", volume.mountpoint], env=volume.env)
 
 
 def attempt(path, flags=os.O_RDONLY | os.O_DIRECTORY, other=None):
