@@ -1,6 +1,6 @@
 """A day of stress, compressed: stress-ng's file system stressors, then fio with checksums; no error, and no memory that grows.
 
-LETHEFS_TEST_STRESS_SECONDS says for how long, both parts together: 40 in a full run of the tests, 8 in a quick one. The long
+LETHEFS_TEST_STRESS_SECONDS says for how long, both parts together: 60 in a full run of the tests, 8 in a quick one. The long
 campaign is `LETHEFS_TEST_STRESS_SECONDS=600 Tests/run --no-build stress`.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import full_run, on_volume, run
 
-SECONDS = int(os.environ.get("LETHEFS_TEST_STRESS_SECONDS", "40" if full_run() else "8"))
+SECONDS = int(os.environ.get("LETHEFS_TEST_STRESS_SECONDS", "60" if full_run() else "8"))
 #: Each works in its own directory below --temp-path, most with --verify.
 STRESSORS = ["access", "chdir", "chmod", "chown", "copy-file", "dentry", "dir", "dirdeep", "dirmany", "fallocate", "fiemap",
              "file-ioctl", "filename", "flock", "fpunch", "fsize", "getdent", "hdd", "io", "iomix", "link", "lockf",
