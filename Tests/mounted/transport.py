@@ -106,7 +106,7 @@ def falls_back(volume):
     if not SWITCH.exists():
         return
     with switched("N"):
-        volume.mount("allow_other")
+        volume.mount("allow_other,transport=auto")
         told = status(volume)
         equal(told["transport"], "dev-fuse")
         assert "enable_uring" in told["transportNote"], told
