@@ -84,4 +84,11 @@ def imports():
     return _step(["/usr/bin/python3", "Tests/imports"], 60)
 
 
+def fuzz():
+    """A few thousand inputs for each parser, guided by coverage, from a fixed seed; the long run is Tests/fuzz/run's own."""
+    return _step(["Tests/fuzz/run", "--runs", "20000"], 15 * MINUTES)
+
+
+#: Those of a quick run, and those that a full one has besides.
 STEPS = {"build": build, "unit": unit, "integrity": integrity, "format": format, "imports": imports}
+FULL_STEPS = {**STEPS, "fuzz": fuzz}
