@@ -68,7 +68,7 @@ final class Module: @unchecked Sendable {
     ) throws(Failure) -> R {
         // What is done once must not go by what the library has lost.
         if recovery == .once, started?.cryptoki.quirks.mayLoseObjects == true { finalize() }
-        let isFresh = started == nil
+        var isFresh = started == nil
         // Three attempts at the most: with what there is, with a new session, with the library initialised anew.
         for attempt in 0..<3 {
             var isWorking = false
@@ -81,11 +81,12 @@ final class Module: @unchecked Sendable {
                 let isLast = attempt == 2 || (recovery == .once && isWorking)
                 guard error.isRecoverable, !isLast else { throw error }
                 // It has been begun anew for this already.
-                if error.isMissingKey, isFresh || attempt > 0 { throw error }
+                if error.isMissingKey, isFresh { throw error }
                 if attempt == 0, sessions[target.token] != nil, !error.mayNeedRestart {
                     dropSession(target.token)
                 } else {
                     finalize()
+                    isFresh = true
                 }
             }
         }

@@ -1,4 +1,3 @@
-import CLinux
 import Storage
 import VolumeFormat
 
@@ -29,8 +28,6 @@ extension FileContent {
         let buffer = volume.buffers.takeForSweep()
         defer { volume.buffers.give(buffer) }
         guard !volume.hasLostFlush else { throw .io }
-        // Its own, from before anything is written: programs flush by the file's, and would be told in its place.
-        let flushed = try Lower.open(path: descriptor.procPath, flags: O_RDWR, for: .daemon)
         let pages = Geometry.pageCount(forSize: size)
         // Stored before they are used.
         header.slots[header.currentIndex].invocationBound += pages
@@ -42,7 +39,11 @@ extension FileContent {
             _ = try storePages(from: first, try sealStale(from: first, count: count, buffer), buffer)
             first += UInt64(count)
         }
-        try syncLower(flushed)
+        // Not by the file's descriptor: a program that flushes by it would be told in our place.
+        do throws(Errno) { try volume.flushAll() } catch {
+            volume.noteLostFlush(tree.map { [$0] } ?? [])
+            throw error
+        }
         try storeTreeLocked(under: current.version)
         guard !volume.hasLostFlush else { throw .io }
         let previous = (header, keys)

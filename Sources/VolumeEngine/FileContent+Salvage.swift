@@ -26,7 +26,9 @@ extension FileContent {
                 return nil
             }
             let newest = tree.session + 4
-            let found: UInt64? = try volume.aead.withContext(for: current.content) { (context) throws(Errno) in
+            var found: UInt64?
+            defer { search.end(at: found) }
+            found = try volume.aead.withContext(for: current.content) { (context) throws(Errno) in
                 while let session = search.next(newest: newest) {
                     if try openPage(page, at: buffer.cipher, into: buffer.plain, session: session, using: &context) {
                         return session
@@ -34,7 +36,6 @@ extension FileContent {
                 }
                 return nil
             }
-            search.end(at: found)
             guard found != nil else { return nil }
             _ = try volume.keys(inode.zone)
             let count = min(UInt64(Geometry.capacity(of: page)), size - start)
@@ -52,13 +53,12 @@ struct SessionSearch {
 
     /// The next one to try; `nil` when there is none.
     mutating func next(newest: UInt64) -> UInt64? {
-        guard left > 0 else { return nil }
-        left -= 1
         guard let tried = at else {
             at = newest + 1
             return last
         }
-        guard tried > 0 else { return nil }
+        guard tried > 0, left > 0 else { return nil }
+        left -= 1
         at = tried - 1
         return tried - 1
     }

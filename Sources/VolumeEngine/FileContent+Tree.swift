@@ -221,9 +221,7 @@ extension FileContent {
         if tree.isGone, let kept {
             opened = kept
         } else if creating, tree.isGone {
-            // Those who have it open need its nodes; nobody finds them.
-            opened = try Lower.open(
-                trees.directory, ".", flags: O_RDWR | Int32(LINUX_O_TMPFILE), mode: 0o600, for: .daemon)
+            opened = try openNodesWithoutName(trees, name)
         } else if creating {
             opened = try Lower.open(
                 trees.directory, name, flags: O_RDWR | O_CREAT | O_NOCTTY, mode: 0o600, for: .daemon)
@@ -241,10 +239,19 @@ extension FileContent {
         }
         return treeFile.withLock { kept in
             if let kept { return kept }
-            // It is stored all the same, and does not stay open.
-            if DescriptorBudget.isSpent { return opened }
+            // It is stored all the same, and does not stay open; what has no name has to.
+            if DescriptorBudget.isSpent, !tree.isGone { return opened }
             kept = opened
             return opened
+        }
+    }
+
+    /// Of a file without a name: those who have it open need its nodes, and nobody finds them. Where they could not be kept as the name went,
+    /// they are still under theirs.
+    private func openNodesWithoutName(_ trees: TreeTable, _ name: String) throws(Errno) -> Descriptor {
+        do throws(Errno) { return try Lower.open(trees.directory, name, flags: O_RDWR | O_NONBLOCK | O_NOCTTY) } catch {
+            guard error == .noEntry else { throw error }
+            return try Lower.open(trees.directory, ".", flags: O_RDWR | Int32(LINUX_O_TMPFILE), mode: 0o600)
         }
     }
 

@@ -111,7 +111,7 @@ extension FileContent {
         do throws(Errno) {
             try syncLower(descriptor)
             let built = try buildTree(snapshot)
-            if built.hasNodes { try Lower.sync(try openTreeFile(creating: true)) }
+            if built.hasNodes { try syncLower(try openTreeFile(creating: true)) }
             try commitTree(snapshot, built)
         } catch {
             tree.putBack(snapshot)

@@ -27,13 +27,7 @@ final class ReencryptSweep: SweepVisitor {
         let version: KeyVersion
         let isStored: Bool
         let path: String
-        /// Of a large file: what it is flushed by.
-        let flushed: Descriptor?
     }
-
-    // Descriptors of the sweep's own, opened before anything is written: the kernel tells of a flush that failed once through each, and
-    // must not have told somebody else. One for each thread.
-    private let flushed: Mutex<[Int: Descriptor]>
 
     private static let batchFiles = 64
     private static let batchBytes: UInt64 = 64 << 20
@@ -51,7 +45,6 @@ final class ReencryptSweep: SweepVisitor {
         self.control = control
         self.threads = threads
         batches = Mutex([:])
-        flushed = Mutex([:])
     }
 
     /// Files whose contents are under new DEKs now.
@@ -95,12 +88,8 @@ final class ReencryptSweep: SweepVisitor {
         if try isSecondName(content) { return }
         _ = try volume.gate(inode).lock.withLock { (_) throws(Errno) in try content.holdTimes() }
         let size = content.size
-        var own: Descriptor?
         let prepared: FileContent.Preparation
-        do throws(Errno) {
-            own = try openForFlush(content, thread)
-            prepared = try content.prepareReencryption(cutoff: cutoff)
-        } catch {
+        do throws(Errno) { prepared = try content.prepareReencryption(cutoff: cutoff) } catch {
             release(inode, content)
             throw error
         }
@@ -125,24 +114,7 @@ final class ReencryptSweep: SweepVisitor {
             var isStored = false
             if case .stored = prepared { isStored = true }
             add(
-                Work(
-                    inode: inode, content: content, version: version, isStored: isStored, path: entry.path, flushed: own
-                ), thread)
-        }
-    }
-
-    /// The thread's descriptor is there afterwards; a large file gets one of its own.
-    private func openForFlush(_ content: FileContent, _ thread: Int) throws(Errno) -> Descriptor? {
-        if flushed.withLock({ $0[thread] }) == nil {
-            let opened = try Lower.open(volume.lowerRoot, ".", flags: O_RDONLY | O_DIRECTORY, for: .daemon)
-            flushed.withLock { $0[thread] = opened }
-        }
-        guard content.size >= Self.batchBytes else { return nil }
-        // One that its own mode keeps its owner from opening is flushed with all the others.
-        let path = content.lock.reading { content.descriptor }.procPath
-        do throws(Errno) { return try Lower.open(path: path, flags: O_RDONLY, for: .daemon) } catch {
-            guard error == .access else { throw error }
-            return nil
+                Work(inode: inode, content: content, version: version, isStored: isStored, path: entry.path), thread)
         }
     }
 
@@ -170,7 +142,7 @@ final class ReencryptSweep: SweepVisitor {
     func finish(thread: Int) {
         let batch = batches.withLock { $0.removeValue(forKey: thread) ?? [] }
         guard !batch.isEmpty else { return }
-        let done = run(batch, thread)
+        let done = run(batch)
         for work in batch {
             release(work.inode, work.content)
             volume.closeContent(work.content)
@@ -180,10 +152,10 @@ final class ReencryptSweep: SweepVisitor {
     }
 
     /// The steps of a batch. What fails keeps both DEKs, and is found again by the next sweep. Returns who is done.
-    private func run(_ batch: [Work], _ thread: Int) -> Set<UInt64> {
+    private func run(_ batch: [Work]) -> Set<UInt64> {
         var going: [Work] = []
         do throws(Errno) {
-            if batch.contains(where: { $0.isStored }) { try flush(batch, thread) }
+            if batch.contains(where: { $0.isStored }) { try flush(batch) }
         } catch {
             for work in batch { control.noteFailure("\(work.path): \(error.message)") }
             return []
@@ -198,7 +170,7 @@ final class ReencryptSweep: SweepVisitor {
             } catch { note(error, work) }
         }
         guard !going.isEmpty else { return [] }
-        do throws(Errno) { try flush(going, thread) } catch {
+        do throws(Errno) { try flush(going) } catch {
             for work in going { control.noteFailure("\(work.path): \(error.message)") }
             return []
         }
@@ -216,15 +188,8 @@ final class ReencryptSweep: SweepVisitor {
         control.noteFailure("\(work.path): \(error.message)")
     }
 
-    private func flush(_ batch: [Work], _ thread: Int) throws(Errno) {
-        do throws(Errno) {
-            if batch.count == 1, let own = batch[0].flushed {
-                try Lower.sync(own)
-            } else {
-                guard let own = flushed.withLock({ $0[thread] }) else { throw .io }
-                try Lower.syncAll(own)
-            }
-        } catch {
+    private func flush(_ batch: [Work]) throws(Errno) {
+        do throws(Errno) { try volume.flushAll() } catch {
             volume.noteLostFlush(batch.compactMap { $0.content.tree })
             throw error
         }

@@ -73,6 +73,9 @@ package final class Volume: Sendable {
     /// Set when something could not be stored as it should: the unmount does not claim to be clean then.
     private let dirty = Atomic<Bool>(false)
     let lostFlush = Atomic<Bool>(false)
+    let flushed: Descriptor
+    /// One flush by `flushed` at a time, so that its outcome is noted before another begins. A leaf; held over that call alone.
+    let flushing = Mutex<Void>(())
 
     /// Serialises opening, creating and closing the content of one file; held over lower I/O, never over anything else.
     final class Gate: Sendable {
@@ -105,6 +108,7 @@ package final class Volume: Sendable {
             ? TreeTable(
                 directory: try Lower.open(volumeDirectory, VolumeFiles.trees, flags: O_RDONLY | O_DIRECTORY),
                 flushed: try Lower.open(lowerRoot, ".", flags: O_RDONLY | O_DIRECTORY)) : nil
+        flushed = try Lower.open(lowerRoot, ".", flags: O_RDONLY | O_DIRECTORY, for: .daemon)
         do { aead = try AEADPool() } catch { throw .io }
         let info = try Lower.stat(lowerRoot)
         rootInode =
