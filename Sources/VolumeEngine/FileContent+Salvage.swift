@@ -6,7 +6,7 @@ import VolumeFormat
 extension FileContent {
     /// The plaintext of a page, up to the file's end, whose line cannot be read as a node above it is damaged or gone. It is what was
     /// written at this place of this file; whether it is the newest version nobody can say. `nil` where nothing opens, and for a hole.
-    ///
+    /// `search` is the same for all pages of a request.
     func readUnlisted(
         _ page: PageIndex, _ search: inout SessionSearch, _ buffer: RequestBuffer
     ) throws(Errno) -> UnsafeRawBufferPointer? {
@@ -45,7 +45,7 @@ extension FileContent {
 }
 
 /// In which session a page was sealed is looked for from the last page's on, which was often the same, and then from the newest one
-/// down. Bounded for a file's piece as a whole: pages that open nowhere could cost any time.
+/// down. Bounded for a request of a check as a whole (1 MiB): pages that open nowhere could cost any time.
 struct SessionSearch {
     private var last: UInt64 = 1
     private var left = 1 << 20

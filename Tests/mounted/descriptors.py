@@ -11,22 +11,21 @@ from harness.environment import program
 LIMIT = 512
 
 
-def mount(volume, *words):
-    volume.init(*words)
+def mount(volume):
     run(["prlimit", f"--nofile={LIMIT}:{LIMIT}", program(), "mount", volume.lower, volume.mountpoint, "-o", "allow_other"],
         env=volume.env)
 
 
 @on_volume(limit=120, needs=["lethefs"])
 def open_directories(volume):
-    mount(volume)
+    mount(volume.init())
     names = [volume.mountpoint / str(number) for number in range(LIMIT)]
     for name in names:
         name.mkdir()
     held = [handle for handle in map(attempt, names) if handle is not None]
     try:
         assert len(held) < LIMIT, "nothing was refused: the limit is not the daemon's"
-        assert attempt(names[-1], os.O_CREAT | os.O_RDWR, volume.mountpoint / "new") is None
+        assert attempt(volume.mountpoint / "new", os.O_CREAT | os.O_RDWR) is None
         assert not (volume.mountpoint / "new").exists(), "a file that could not be opened was made"
         goes_on(volume)
     finally:
@@ -40,13 +39,12 @@ def open_directories(volume):
 @on_volume(limit=120, needs=["lethefs"])
 def read_files_with_page_trees(volume):
     """Each takes another descriptor, for its tree, when it is first read."""
-    mount(volume, "--integrity=tree")
+    mount(volume.init("--integrity=tree"))
     names = [volume.mountpoint / str(number) for number in range(LIMIT)]
     for name in names:
         name.write_bytes(b"x" * 20_000)
     volume.unmount()
-    run(["prlimit", f"--nofile={LIMIT}:{LIMIT}", program(), "mount", volume.lower, volume.mountpoint, "-o", "allow_other"],
-        env=volume.env)
+    mount(volume)
     held = [handle for handle in (attempt(name, os.O_RDONLY) for name in names) if handle is not None]
     try:
         assert len(held) < LIMIT, "nothing was refused: the limit is not the daemon's"
@@ -66,15 +64,15 @@ def read_files_with_page_trees(volume):
 
 
 def goes_on(volume):
-    """The token is asked every second, and opens files of its own for that; so does a token of the command's own."""
+    """The daemon asks its token every second, which opens files for that, and still answers."""
     time.sleep(4)
     assert state(volume) == "open", (state(volume), log(volume))
     run([program(), "cmk", "show", volume.mountpoint], env=volume.env)
 
 
-def attempt(path, flags=os.O_RDONLY | os.O_DIRECTORY, other=None):
+def attempt(path, flags=os.O_RDONLY | os.O_DIRECTORY):
     try:
-        return os.open(other or path, flags)
+        return os.open(path, flags)
     except OSError as error:
         assert error.errno == errno.EMFILE, error
         return None
