@@ -10,6 +10,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -20,7 +21,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { STACK = 1 << 20, HIGHEST = LETHEFS_PLACED_THREADS, WAITING_AT_MOST = 3 };
+enum {
+    STACK = 1 << 20,
+    MONITOR_STACK = 64 << 10,
+    HIGHEST = LETHEFS_PLACED_THREADS,
+    WAITING_AT_MOST = 3,
+    // Looks of the monitor that find a worker waiting, after which it sleeps.
+    QUIET = 64,
+};
+#define LOOK_NS 1000000L
 
 struct worker {
     pthread_t thread;
@@ -33,6 +42,14 @@ struct worker {
     _Atomic int gone;
     // It is in read(2), or about to be: a signal gets it out. What it does otherwise is not to be disturbed.
     _Atomic int reading;
+    // It has answered its request. Its own.
+    int has_answered;
+    // Twice the requests that it has served, and one more while it serves another.
+    _Atomic unsigned served;
+    // Its request waits for something else than a processor. Counted in `slow`.
+    _Atomic int is_slow;
+    // `served` as the monitor found it. The monitor's own.
+    unsigned seen;
 };
 
 // One session a process: a mount is a process.
@@ -44,17 +61,24 @@ static struct {
     // Readable once a worker has found that the session is over.
     int end_fd;
     _Atomic int error;
-    // Workers that wait for a request, and those that serve one.
-    _Atomic int waiting, serving;
+    // Workers that wait for a request, those that serve one, and of these those that have answered it, and those that wait for something
+    // else than a processor.
+    _Atomic int waiting, serving, returning, slow;
+    // Processors: as many workers get on at a time.
+    int processors;
+    pthread_t monitor;
+    int has_monitor;
+    // The monitor looks.
+    _Atomic int watched;
     _Atomic int parked;
     _Atomic unsigned wipe_wanted;
     // Guards what follows.
     pthread_mutex_t lock;
-    pthread_cond_t called;
+    pthread_cond_t called, watching;
     unsigned calls;
     unsigned count;
     struct worker workers[HIGHEST];
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER};
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER, .watching = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local struct worker *own;
 
@@ -64,6 +88,11 @@ static void do_nothing(int signal) { (void)signal; }
 
 ssize_t lethefs_workers_reply(const struct iovec *iov, int count) {
     if (own == NULL) return -2;
+    // Before the answer: the program may run, and ask for more, before this thread does again.
+    if (!own->has_answered) {
+        own->has_answered = 1;
+        atomic_fetch_add(&pool.returning, 1);
+    }
     return writev(own->fd, iov, count);
 }
 
@@ -123,18 +152,84 @@ static int add_worker(void) {
     return result;
 }
 
-// The last one that waited has a request: another is to wait.
+// Has another worker wait for a request. The caller holds `lock`.
 static void call_another(void) {
-    pthread_mutex_lock(&pool.lock);
-    if (!fuse_session_exited(pool.session)) {
-        if (atomic_load(&pool.parked) > (int)pool.calls) {
-            pool.calls++;
-            pthread_cond_signal(&pool.called);
-        } else if (pool.count < pool.highest) {
-            // Without it those that are there have to do.
-            (void)add_worker();
-        }
+    if (fuse_session_exited(pool.session)) return;
+    if (atomic_load(&pool.parked) > (int)pool.calls) {
+        pool.calls++;
+        pthread_cond_signal(&pool.called);
+    } else if (pool.count < pool.highest) {
+        // Without it those that are there have to do.
+        (void)add_worker();
     }
+}
+
+// More workers than processors are in each other's way, unless some wait for a disk, or for one another.
+static int has_room(void) { return atomic_load(&pool.serving) - atomic_load(&pool.slow) < pool.processors; }
+
+static void mark_slow(struct worker *worker) {
+    int no = 0;
+    if (atomic_compare_exchange_strong(&worker->is_slow, &no, 1)) atomic_fetch_add(&pool.slow, 1);
+}
+
+static void unmark_slow(struct worker *worker) {
+    if (atomic_load_explicit(&worker->is_slow, memory_order_relaxed) && atomic_exchange(&worker->is_slow, 0))
+        atomic_fetch_sub(&pool.slow, 1);
+}
+
+// The disk does it.
+static int is_flush(const struct fuse_in_header *request) {
+    return request->opcode == FUSE_FSYNC || request->opcode == FUSE_FSYNCDIR;
+}
+
+// Whoever is at the same request as a look before waits for something. The caller holds `lock`.
+static void look(void) {
+    for (unsigned index = 0; index < pool.count; index++) {
+        struct worker *worker = &pool.workers[index];
+        unsigned served = atomic_load(&worker->served);
+        if (served == worker->seen && (served & 1)) mark_slow(worker);
+        worker->seen = served;
+    }
+}
+
+// Nobody waits for a request, and there were as many workers as processors: looks whether they get on.
+static void *monitor(void *unused) {
+    (void)unused;
+    const struct timespec pause = {0, LOOK_NS};
+    int quiet = 0;
+    pthread_mutex_lock(&pool.lock);
+    while (!fuse_session_exited(pool.session)) {
+        if (!atomic_load(&pool.watched)) {
+            pthread_cond_wait(&pool.watching, &pool.lock);
+            continue;
+        }
+        pthread_mutex_unlock(&pool.lock);
+        nanosleep(&pause, NULL);
+        pthread_mutex_lock(&pool.lock);
+        look();
+        if (atomic_load(&pool.waiting) == 0 && atomic_load(&pool.returning) == 0 && has_room()) call_another();
+        quiet = atomic_load(&pool.waiting) > 0 ? quiet + 1 : 0;
+        if (quiet < QUIET) continue;
+        quiet = 0;
+        atomic_store(&pool.watched, 0);
+        // Whoever has left nobody waiting meanwhile may have found it watched still.
+        if (atomic_load(&pool.waiting) == 0) atomic_store(&pool.watched, 1);
+    }
+    pthread_mutex_unlock(&pool.lock);
+    return NULL;
+}
+
+// This worker has taken a request, and nobody waits for the next one.
+static void leave_nobody(void) {
+    // One that has answered is back in a moment; calling another costs two switches.
+    if (atomic_load(&pool.returning) > 0) return;
+    int calls = has_room() || !pool.has_monitor;
+    if (!calls && atomic_exchange(&pool.watched, 1)) return;
+    pthread_mutex_lock(&pool.lock);
+    if (calls)
+        call_another();
+    else
+        pthread_cond_signal(&pool.watching);
     pthread_mutex_unlock(&pool.lock);
 }
 
@@ -156,12 +251,16 @@ static void serve(struct worker *worker, size_t length) {
     // Of an earlier, longer request nothing stays: this one may take its time.
     if (length < worker->touched) explicit_bzero(worker->memory + length, worker->touched - length);
     worker->touched = length;
-    int serving = atomic_fetch_add(&pool.serving, 1) + 1;
-    lethefs_placement_note(&pool.place, request, length, serving);
+    lethefs_placement_note(&pool.place, request, length, atomic_load(&pool.serving));
     lethefs_note_request(worker->memory, length);
     struct fuse_buf message = {.mem = worker->memory, .size = length};
     fuse_session_process_buf(pool.session, &message);
+    atomic_fetch_add(&worker->served, 1);
+    unmark_slow(worker);
     atomic_fetch_sub(&pool.serving, 1);
+    if (!worker->has_answered) return;
+    worker->has_answered = 0;
+    atomic_fetch_sub(&pool.returning, 1);
 }
 
 static void *work(void *argument) {
@@ -182,10 +281,16 @@ static void *work(void *argument) {
             count = read(worker->fd, worker->memory, pool.room);
             error = errno;
         }
+        int has_request = count >= (ssize_t)sizeof(struct fuse_in_header);
+        if (has_request) {
+            atomic_fetch_add(&worker->served, 1);
+            atomic_fetch_add(&pool.serving, 1);
+            if (is_flush((const struct fuse_in_header *)worker->memory)) mark_slow(worker);
+        }
         atomic_store(&worker->reading, 0);
         int left = atomic_fetch_sub(&pool.waiting, 1) - 1;
-        if (count >= (ssize_t)sizeof(struct fuse_in_header)) {
-            if (left == 0) call_another();
+        if (has_request) {
+            if (left == 0) leave_nobody();
             serve(worker, (size_t)count);
         } else if (count >= 0) {
             finish(-EIO);
@@ -220,6 +325,28 @@ static int interrupt_until(int (*done)(const struct worker *), int milliseconds)
     }
 }
 
+static void start_monitor(void) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, MONITOR_STACK);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    // Without it each worker that leaves nobody waiting calls another.
+    pool.has_monitor = pthread_create(&pool.monitor, &attributes, monitor, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+static void stop_monitor(void) {
+    if (!pool.has_monitor) return;
+    pthread_mutex_lock(&pool.lock);
+    pthread_cond_signal(&pool.watching);
+    pthread_mutex_unlock(&pool.lock);
+    pthread_join(pool.monitor, NULL);
+    pool.has_monitor = 0;
+}
+
 static int has_gone(const struct worker *worker) { return atomic_load(&worker->gone); }
 static int has_wiped(const struct worker *worker) {
     return atomic_load(&worker->gone) || atomic_load(&worker->wiped) == atomic_load(&pool.wipe_wanted);
@@ -234,11 +361,14 @@ int lethefs_workers_run(struct fuse_session *session, unsigned highest, size_t r
     pool.session = session;
     pool.room = (room + 4095) & ~(size_t)4095;
     pool.highest = highest < HIGHEST ? highest : HIGHEST;
+    cpu_set_t processors;
+    pool.processors = sched_getaffinity(0, sizeof processors, &processors) == 0 ? CPU_COUNT(&processors) : HIGHEST;
     pool.end_fd = eventfd(0, EFD_CLOEXEC);
     if (pool.end_fd < 0) return -errno;
     lethefs_placement_init(&pool.place, -1);
     struct sigaction action = {.sa_handler = do_nothing};
     sigaction(interruption(), &action, NULL);
+    start_monitor();
     pthread_mutex_lock(&pool.lock);
     int result = add_worker();
     // More come when they are needed, and when they can be had.
@@ -248,6 +378,7 @@ int lethefs_workers_run(struct fuse_session *session, unsigned highest, size_t r
     struct pollfd end = {.fd = pool.end_fd, .events = POLLIN};
     while (result == 0 && !fuse_session_exited(session)) poll(&end, 1, 1000);
     fuse_session_exit(session);
+    stop_monitor();
     interrupt_until(has_gone, 0);
     for (unsigned index = 0; index < pool.count; index++) {
         pthread_join(pool.workers[index].thread, NULL);
