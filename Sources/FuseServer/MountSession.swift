@@ -30,14 +30,16 @@ package final class MountSession: @unchecked Sendable {
     // Used by the thread that runs the mount; libfuse guards its own inside.
     private let session: OpaquePointer
     private let threads: UInt32
-    private let onReady: @Sendable () -> Void
+    private let onReady: @Sendable (_ unset: [String]) -> Void
     package let kernelCache: KernelCache
     /// The kernel's side of it; `nil` where it cannot be told from the table of mounts.
     package let connection: KernelConnection?
 
-    /// Mounts; `onReady` is called when the kernel has agreed on the protocol, from `run`.
+    /// Mounts; `onReady` is called when the kernel has agreed on the protocol, from `run`. `unset`: bounds of the page cache that stay the
+    /// kernel's (`PageCacheBounds`), with the reason.
     package init(
-        volume: Volume, at mountPoint: String, options: Options, onReady: @escaping @Sendable () -> Void
+        volume: Volume, at mountPoint: String, options: Options,
+        onReady: @escaping @Sendable (_ unset: [String]) -> Void
     ) throws(Failure) {
         threads = options.threads
         self.onReady = onReady
@@ -91,7 +93,10 @@ package final class MountSession: @unchecked Sendable {
         var result = lethefs_session_begin(session)
         // Not before the answer is with the kernel: it looks then whether io_uring is still offered.
         if result != 0 { fuse_session_exit(session) }
-        if fuse_session_exited(session) == 0 { onReady() }
+        if fuse_session_exited(session) == 0 {
+            let unset = connection.map { PageCacheBounds($0).raise() } ?? []
+            onReady(unset.map { "\($0.attribute) (\($0.error.message))" })
+        }
         let served = lethefs_session_loop(session, threads)
         if result == 0 { result = served }
         fuse_remove_signal_handlers(session)

@@ -85,7 +85,10 @@ struct Daemon {
         let readyFD = self.readyFD
         let session: MountSession
         do {
-            session = try MountSession(volume: mount.volume, at: request.mountPoint, options: sessionOptions) {
+            session = try MountSession(volume: mount.volume, at: request.mountPoint, options: sessionOptions) { unset in
+                if !unset.isEmpty {
+                    log.info("the page cache keeps the kernel's bounds: \(unset.joined(separator: ", "))")
+                }
                 guard let readyFD else { return }
                 FileHandle(descriptor: readyFD).write("ready")
                 close(readyFD)
