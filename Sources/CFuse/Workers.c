@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -29,7 +30,9 @@ enum {
     // Looks of the monitor that find a worker waiting, after which it sleeps.
     QUIET = 64,
 };
-#define LOOK_NS 1000000L
+#define LOOK_NS 500000L
+// A request that takes longer waits for something else than a processor, or is large.
+#define SLOW_NS 200000LL
 
 struct worker {
     pthread_t thread;
@@ -44,12 +47,10 @@ struct worker {
     _Atomic int reading;
     // It has answered its request. Its own.
     int has_answered;
-    // Twice the requests that it has served, and one more while it serves another.
-    _Atomic unsigned served;
+    // Since when it has served its request: nanoseconds of CLOCK_MONOTONIC. 0: it serves none.
+    _Atomic long long since;
     // Its request waits for something else than a processor. Counted in `slow`.
     _Atomic int is_slow;
-    // `served` as the monitor found it. The monitor's own.
-    unsigned seen;
 };
 
 // One session a process: a mount is a process.
@@ -182,14 +183,20 @@ static int is_flush(const struct fuse_in_header *request) {
     return request->opcode == FUSE_FSYNC || request->opcode == FUSE_FSYNCDIR;
 }
 
-// Whoever is at the same request as a look before waits for something. The caller holds `lock`.
-static void look(void) {
+static long long now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+// Whether another worker would get on, once it is clear who waits. The caller holds `lock`.
+static int finds_room(void) {
+    long long before = now() - SLOW_NS;
     for (unsigned index = 0; index < pool.count; index++) {
-        struct worker *worker = &pool.workers[index];
-        unsigned served = atomic_load(&worker->served);
-        if (served == worker->seen && (served & 1)) mark_slow(worker);
-        worker->seen = served;
+        long long since = atomic_load(&pool.workers[index].since);
+        if (since != 0 && since <= before) mark_slow(&pool.workers[index]);
     }
+    return has_room();
 }
 
 // Nobody waits for a request, and there were as many workers as processors: looks whether they get on.
@@ -206,8 +213,7 @@ static void *monitor(void *unused) {
         pthread_mutex_unlock(&pool.lock);
         nanosleep(&pause, NULL);
         pthread_mutex_lock(&pool.lock);
-        look();
-        if (atomic_load(&pool.waiting) == 0 && atomic_load(&pool.returning) == 0 && has_room()) call_another();
+        if (atomic_load(&pool.waiting) == 0 && atomic_load(&pool.returning) == 0 && finds_room()) call_another();
         quiet = atomic_load(&pool.waiting) > 0 ? quiet + 1 : 0;
         if (quiet < QUIET) continue;
         quiet = 0;
@@ -223,12 +229,10 @@ static void *monitor(void *unused) {
 static void leave_nobody(void) {
     // One that has answered is back in a moment; calling another costs two switches.
     if (atomic_load(&pool.returning) > 0) return;
-    int calls = has_room() || !pool.has_monitor;
-    if (!calls && atomic_exchange(&pool.watched, 1)) return;
     pthread_mutex_lock(&pool.lock);
-    if (calls)
+    if (!pool.has_monitor || finds_room())
         call_another();
-    else
+    else if (!atomic_exchange(&pool.watched, 1))
         pthread_cond_signal(&pool.watching);
     pthread_mutex_unlock(&pool.lock);
 }
@@ -255,7 +259,7 @@ static void serve(struct worker *worker, size_t length) {
     lethefs_note_request(worker->memory, length);
     struct fuse_buf message = {.mem = worker->memory, .size = length};
     fuse_session_process_buf(pool.session, &message);
-    atomic_fetch_add(&worker->served, 1);
+    atomic_store(&worker->since, 0);
     unmark_slow(worker);
     atomic_fetch_sub(&pool.serving, 1);
     if (!worker->has_answered) return;
@@ -283,7 +287,7 @@ static void *work(void *argument) {
         }
         int has_request = count >= (ssize_t)sizeof(struct fuse_in_header);
         if (has_request) {
-            atomic_fetch_add(&worker->served, 1);
+            atomic_store(&worker->since, now());
             atomic_fetch_add(&pool.serving, 1);
             if (is_flush((const struct fuse_in_header *)worker->memory)) mark_slow(worker);
         }

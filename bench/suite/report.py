@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from .systems import PEERS
+from .systems import LIMITS, PEERS
 from .workloads import FIGURES
 
 
@@ -32,15 +32,15 @@ def number(value):
 
 
 def text(table, order):
-    ours = [name for name in ("lethefs", "lethefs-io_uring") if name in table]
-    heads = ["", *order] + [f"{own} / {other}" for own in ours for other in ("best peer", "pass-through")]
+    ours = [name for name in LIMITS if name in table]
+    heads = ["", *order] + [f"{own} / {other}" for own in ours for other in ("best peer", LIMITS[own])]
     rows = [heads]
     for name, figure in FIGURES.items():
         if not any(name in figures for figures in table.values()):
             continue
         row = [f"{figure.title}, {figure.unit}"] + [number(table.get(system, {}).get(name)) for system in order]
         for own in ours:
-            peer, through = ratio(table, own, PEERS, name), ratio(table, own, ["pass-through"], name)
+            peer, through = ratio(table, own, PEERS, name), ratio(table, own, [LIMITS[own]], name)
             goal = f" (≥{figure.target:g})" if figure.target and peer else ""
             row += [f"{peer:.2f}{goal}" if peer else "-", f"{through:.2f}" if through else "-"]
         rows.append(row)

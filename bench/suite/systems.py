@@ -211,6 +211,10 @@ class PassThrough(LetheFS):
         return str(REPOSITORY / ".build-passthrough/release/lethefs-without-encryption")
 
 
+class PassThroughRing(PassThrough, LetheFSRing):
+    name = "pass-through-io_uring"
+
+
 class Gocryptfs(System):
     name = package = "gocryptfs"
 
@@ -258,5 +262,8 @@ class CryFS(System):
                "CRYFS_LOCAL_STATE_DIR": str(self.home)})
 
 
-SYSTEMS = [Ext4, PassThrough, LetheFS, LetheFSRing, LetheFSTree, LetheFSNames, LetheFSBoth, Gocryptfs, Securefs, EncFS, CryFS]
+SYSTEMS = [Ext4, PassThrough, PassThroughRing, LetheFS, LetheFSRing, LetheFSTree, LetheFSNames, LetheFSBoth,
+           Gocryptfs, Securefs, EncFS, CryFS]
 PEERS = ("gocryptfs", "securefs")
+#: LetheFS, and itself without cryptography over the same transport.
+LIMITS = {"lethefs": "pass-through", "lethefs-io_uring": "pass-through-io_uring"}
