@@ -27,10 +27,13 @@ enum {
     MONITOR_STACK = 64 << 10,
     HIGHEST = LETHEFS_PLACED_THREADS,
     WAITING_AT_MOST = 3,
-    // Looks of the monitor that find a worker waiting, after which it sleeps.
+    // Looks of the monitor that find nobody waiting, after which another is called, and that find one, after which it sleeps.
+    STARVED = 2,
     QUIET = 64,
 };
-#define LOOK_NS 500000L
+#define LOOK_NS 1000000L
+// When there is nobody to call.
+#define LONG_LOOK_NS 20000000L
 // A request that takes longer waits for something else than a processor, or is large.
 #define SLOW_NS 200000LL
 
@@ -45,7 +48,7 @@ struct worker {
     _Atomic int gone;
     // It is in read(2), or about to be: a signal gets it out. What it does otherwise is not to be disturbed.
     _Atomic int reading;
-    // It has answered its request. Its own.
+    // It has answered the request in `memory`. Its own.
     int has_answered;
     // Since when it has served its request: nanoseconds of CLOCK_MONOTONIC. 0: it serves none.
     _Atomic long long since;
@@ -69,14 +72,16 @@ static struct {
     int processors;
     pthread_t monitor;
     int has_monitor;
-    // The monitor looks.
-    _Atomic int watched;
     _Atomic int parked;
     _Atomic unsigned wipe_wanted;
     // Guards what follows.
     pthread_mutex_t lock;
     pthread_cond_t called, watching;
+    // The monitor looks.
+    int is_watched;
     unsigned calls;
+    // Threads that were made, and have not begun.
+    unsigned starting;
     unsigned count;
     struct worker workers[HIGHEST];
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER, .watching = PTHREAD_COND_INITIALIZER};
@@ -89,8 +94,10 @@ static void do_nothing(int signal) { (void)signal; }
 
 ssize_t lethefs_workers_reply(const struct iovec *iov, int count) {
     if (own == NULL) return -2;
-    // Before the answer: the program may run, and ask for more, before this thread does again.
-    if (!own->has_answered) {
+    const struct fuse_out_header *reply = iov[0].iov_base;
+    const struct fuse_in_header *request = (const struct fuse_in_header *)own->memory;
+    // Before the answer: the program may run, and ask for more, before this thread does again. libfuse answers late interruptions, too.
+    if (!own->has_answered && reply->unique == request->unique) {
         own->has_answered = 1;
         atomic_fetch_add(&pool.returning, 1);
     }
@@ -146,6 +153,7 @@ static int add_worker(void) {
     }
     if (result == 0) {
         pool.count++;
+        pool.starting++;
         return 0;
     }
     if (worker->memory != NULL) munmap(worker->memory, pool.room);
@@ -155,8 +163,9 @@ static int add_worker(void) {
 
 // Has another worker wait for a request. The caller holds `lock`.
 static void call_another(void) {
-    if (fuse_session_exited(pool.session)) return;
-    if (atomic_load(&pool.parked) > (int)pool.calls) {
+    // One that was called, or made, is on its way: it calls the next one itself.
+    if (pool.calls > 0 || pool.starting > 0 || fuse_session_exited(pool.session)) return;
+    if (atomic_load(&pool.parked) > 0) {
         pool.calls++;
         pthread_cond_signal(&pool.called);
     } else if (pool.count < pool.highest) {
@@ -174,8 +183,7 @@ static void mark_slow(struct worker *worker) {
 }
 
 static void unmark_slow(struct worker *worker) {
-    if (atomic_load_explicit(&worker->is_slow, memory_order_relaxed) && atomic_exchange(&worker->is_slow, 0))
-        atomic_fetch_sub(&pool.slow, 1);
+    if (atomic_load(&worker->is_slow) && atomic_exchange(&worker->is_slow, 0)) atomic_fetch_sub(&pool.slow, 1);
 }
 
 // The disk does it.
@@ -193,33 +201,37 @@ static long long now(void) {
 static int finds_room(void) {
     long long before = now() - SLOW_NS;
     for (unsigned index = 0; index < pool.count; index++) {
-        long long since = atomic_load(&pool.workers[index].since);
-        if (since != 0 && since <= before) mark_slow(&pool.workers[index]);
+        struct worker *worker = &pool.workers[index];
+        long long since = atomic_load(&worker->since);
+        if (since == 0 || since > before) continue;
+        mark_slow(worker);
+        // It may have ended meanwhile, and looked for the mark before.
+        if (atomic_load(&worker->since) != since) unmark_slow(worker);
     }
     return has_room();
 }
 
-// Nobody waits for a request, and there were as many workers as processors: looks whether they get on.
+// Looks after those who left nobody waiting, and called nobody.
 static void *monitor(void *unused) {
     (void)unused;
-    const struct timespec pause = {0, LOOK_NS};
-    int quiet = 0;
+    int quiet = 0, starved = 0;
     pthread_mutex_lock(&pool.lock);
     while (!fuse_session_exited(pool.session)) {
-        if (!atomic_load(&pool.watched)) {
+        if (!pool.is_watched) {
             pthread_cond_wait(&pool.watching, &pool.lock);
             continue;
         }
+        int has_nobody = pool.count == pool.highest && atomic_load(&pool.parked) == 0;
+        const struct timespec pause = {0, has_nobody ? LONG_LOOK_NS : LOOK_NS};
         pthread_mutex_unlock(&pool.lock);
         nanosleep(&pause, NULL);
         pthread_mutex_lock(&pool.lock);
-        if (atomic_load(&pool.waiting) == 0 && atomic_load(&pool.returning) == 0 && finds_room()) call_another();
-        quiet = atomic_load(&pool.waiting) > 0 ? quiet + 1 : 0;
-        if (quiet < QUIET) continue;
-        quiet = 0;
-        atomic_store(&pool.watched, 0);
-        // Whoever has left nobody waiting meanwhile may have found it watched still.
-        if (atomic_load(&pool.waiting) == 0) atomic_store(&pool.watched, 1);
+        int is_waiting = atomic_load(&pool.waiting) > 0;
+        quiet = is_waiting ? quiet + 1 : 0;
+        starved = is_waiting ? 0 : starved + 1;
+        if (starved >= STARVED && finds_room()) call_another();
+        // Whoever leaves nobody waiting from now on wakes it again.
+        if (quiet >= QUIET) pool.is_watched = quiet = 0;
     }
     pthread_mutex_unlock(&pool.lock);
     return NULL;
@@ -227,13 +239,14 @@ static void *monitor(void *unused) {
 
 // This worker has taken a request, and nobody waits for the next one.
 static void leave_nobody(void) {
-    // One that has answered is back in a moment; calling another costs two switches.
-    if (atomic_load(&pool.returning) > 0) return;
     pthread_mutex_lock(&pool.lock);
-    if (!pool.has_monitor || finds_room())
+    // One that has answered is back in a moment, mostly; calling another costs two switches.
+    if (!pool.has_monitor || (atomic_load(&pool.returning) == 0 && finds_room())) {
         call_another();
-    else if (!atomic_exchange(&pool.watched, 1))
+    } else if (!pool.is_watched) {
+        pool.is_watched = 1;
         pthread_cond_signal(&pool.watching);
+    }
     pthread_mutex_unlock(&pool.lock);
 }
 
@@ -269,6 +282,9 @@ static void serve(struct worker *worker, size_t length) {
 
 static void *work(void *argument) {
     struct worker *worker = own = argument;
+    pthread_mutex_lock(&pool.lock);
+    pool.starting--;
+    pthread_mutex_unlock(&pool.lock);
     lethefs_placement_join(&pool.place);
     while (!fuse_session_exited(pool.session)) {
         if (atomic_load_explicit(&pool.wipe_wanted, memory_order_relaxed) != worker->wiped) wipe(worker);
@@ -348,7 +364,6 @@ static void stop_monitor(void) {
     pthread_cond_signal(&pool.watching);
     pthread_mutex_unlock(&pool.lock);
     pthread_join(pool.monitor, NULL);
-    pool.has_monitor = 0;
 }
 
 static int has_gone(const struct worker *worker) { return atomic_load(&worker->gone); }

@@ -2,7 +2,8 @@
 //
 // Each has a clone of the descriptor, so that requests in service are found by thread, and answers on the thread that read the request. Few
 // wait: which one the kernel wakes goes round, and those that were not woken for long have cold caches. When the last one that waits takes a
-// request, another comes.
+// request, another comes, unless one has answered and is about to wait again, or as many serve as there are processors: more would be in each
+// other's way. Those that wait for a disk, or for one another, do not count. A monitor has others come where that was decided wrongly.
 #pragma once
 #include <stddef.h>
 #include <sys/types.h>

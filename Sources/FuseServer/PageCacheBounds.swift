@@ -12,8 +12,8 @@ struct PageCacheBounds {
     /// Of a file that is read in order: several requests are opened side by side then. More would cost those who read a mapping here and
     /// there: the kernel reads as much around each of the first hundred pages that it misses.
     static let readAheadKiB: UInt64 = 512
-    /// Of all files, before programs that write have to wait; a thirty-second of the memory on small machines. More would have the kernel
-    /// begin later, and a revocation store more before it is done.
+    /// Of all files, before programs that write have to wait; a thirty-second of the memory on small machines. The kernel keeps it as the
+    /// share that it is now of what all may leave unwritten. More would have it begin later, and a revocation store more before it is done.
     static let unwrittenBytes: UInt64 = 64 << 20
 
     private let directory: String

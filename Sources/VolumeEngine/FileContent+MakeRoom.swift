@@ -44,15 +44,6 @@ extension FileContent {
             volume.noteLostFlush(tree.map { [$0] } ?? [])
             throw error
         }
-        try storeTreeLocked(under: current.version)
-        guard !volume.hasLostFlush else { throw .io }
-        let previous = (header, keys)
-        let slot = header.slots[header.currentIndex]
-        keys = [current]
-        header.slots = [slot]
-        do throws(Errno) { try storeAsItIs() } catch {
-            (header, keys) = previous
-            throw error
-        }
+        try letOldDEKsGo()
     }
 }

@@ -333,18 +333,23 @@ extension FileContent {
         return try lock.writing { () throws(Errno) in
             try requireKeys()
             guard current.version == version, header.slots.count > 1 else { return current.version == version }
-            try storeTreeLocked(under: version)
-            // Of whatever: pages that it hides from us may be lost.
-            guard !volume.hasLostFlush else { throw .io }
-            let previous = (header, keys)
-            let slot = header.slots[header.currentIndex]
-            keys = [current]
-            header.slots = [slot]
-            do throws(Errno) { try storeAsItIs() } catch {
-                (header, keys) = previous
-                throw error
-            }
+            try letOldDEKsGo()
             return true
+        }
+    }
+
+    /// Stores the tree and a header with the current DEK alone. All pages are under it, durably; the caller holds `lock` alone.
+    func letOldDEKsGo() throws(Errno) {
+        try storeTreeLocked(under: current.version)
+        // Of whatever: pages that it hides from us may be lost.
+        guard !volume.hasLostFlush else { throw .io }
+        let previous = (header, keys)
+        let slot = header.slots[header.currentIndex]
+        keys = [current]
+        header.slots = [slot]
+        do throws(Errno) { try storeAsItIs() } catch {
+            (header, keys) = previous
+            throw error
         }
     }
 }

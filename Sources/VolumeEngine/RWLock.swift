@@ -41,20 +41,16 @@ final class RWLock: @unchecked Sendable {
 
     // Most holders are done within microseconds, and being put to sleep and woken costs more than that: looks again for a while first.
 
-    private func waitToRead() {
-        for _ in 0..<Self.looks {
-            for _ in 0..<32 { linux_pause() }
-            if pthread_rwlock_tryrdlock(lock) == 0 { return }
-        }
-        pthread_rwlock_rdlock(lock)
-    }
+    private func waitToRead() { if !isHad(pthread_rwlock_tryrdlock) { pthread_rwlock_rdlock(lock) } }
 
-    private func waitToWrite() {
+    private func waitToWrite() { if !isHad(pthread_rwlock_trywrlock) { pthread_rwlock_wrlock(lock) } }
+
+    private func isHad(_ attempt: (UnsafeMutablePointer<pthread_rwlock_t>) -> Int32) -> Bool {
         for _ in 0..<Self.looks {
             for _ in 0..<32 { linux_pause() }
-            if pthread_rwlock_trywrlock(lock) == 0 { return }
+            if attempt(lock) == 0 { return true }
         }
-        pthread_rwlock_wrlock(lock)
+        return false
     }
 
     /// About 20 microseconds.

@@ -173,7 +173,7 @@ package final class Volume: Sendable {
 
     package var isDirty: Bool { dirty.load(ordering: .acquiring) }
 
-    /// A flush failed in this mount: see `WorkFlush`.
+    /// A flush failed in this mount: see `VolumeMount.requireFlushes`.
     var hasLostFlush: Bool { lostFlush.load(ordering: .sequentiallyConsistent) }
 
     /// Something could not be stored in this mount.

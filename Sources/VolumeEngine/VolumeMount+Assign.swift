@@ -179,10 +179,10 @@ extension VolumeMount {
             walk.run()
             return sweep.foundNothing
         }
-        let flush = try WorkFlush(volume)
+        try requireFlushes()
         _ = try walk(.directories, counts: true)
         // What is in them follows only when a power cut leaves them the destination's.
-        try flush.run("moving a tree")
+        try flush("moving a tree")
         var isDone = false
         for round in 0..<Self.maximumRounds where !isDone && !control.isCancelled && control.progress.failed == 0 {
             isDone = try walk(.objects, counts: round == 0)
@@ -192,7 +192,7 @@ extension VolumeMount {
             throw .incomplete(failed: control.progress.failed, control.failures)
         }
         guard isDone else { throw .incomplete(failed: 1, ["directories move about all the time"]) }
-        try flush.run("moving a tree")
+        try flush("moving a tree")
         do throws(Errno) { try volume.settleZones(transition) } catch { throw .lower(error, "moving a tree") }
         // Every DEK that the source's keys ever wrapped was made before.
         var next = PendingWork(

@@ -50,7 +50,7 @@ extension VolumeMount {
 
     /// Wraps everything in a zone by its active KEK, and takes the note of it away when all is durable.
     package func rewrap(_ zone: ZoneID, control: SweepControl, threads: Int = 2) throws(VolumeError) {
-        let flush = try WorkFlush(volume)
+        try requireFlushes()
         control.expect(totals.withLock { $0[zone] })
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
@@ -64,7 +64,7 @@ extension VolumeMount {
             let changed = try volume.rewrapUnlinked(zone)
             control.count { $0.changed += changed }
         } catch { throw .lower(error, "rewrapping") }
-        try flush.run("rewrapping")
+        try flush("rewrapping")
         guard control.progress.failed == 0 else {
             throw .incomplete(failed: control.progress.failed, control.failures)
         }
@@ -139,7 +139,7 @@ extension VolumeMount {
     package func reencrypt(
         _ zone: ZoneID, _ work: PendingWork, editing: KeyringEditing, control: SweepControl, threads: Int = 2
     ) throws(VolumeError) -> UInt64 {
-        let flush = try WorkFlush(volume)
+        try requireFlushes()
         control.setRate(bytesPerSecond: UInt64(work.rate) * 1_000_000)
         control.setYields(work.flags.contains(.yields))
         control.setPaused(work.flags.contains(.paused))
@@ -152,7 +152,7 @@ extension VolumeMount {
         SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
         sweep.resealLinked()
         guard !control.isCancelled else { return sweep.count }
-        try flush.run("re-encrypting")
+        try flush("re-encrypting")
         guard control.progress.failed == 0 else {
             throw .incomplete(failed: control.progress.failed, control.failures)
         }
@@ -231,7 +231,7 @@ extension VolumeMount {
             entry.state != .destroyed
         else { throw .keyring(.inUse) }
         // What is on its way to the lower storage counts as there.
-        try WorkFlush(volume).run("flushing the lower storage")
+        try flush("flushing the lower storage")
         let coverage = try coverage(zone, threads: threads)
         guard coverage.failed == 0 else { throw .incomplete(failed: coverage.failed, coverage.failures) }
         if let count = coverage.keks[version], count.objects > 0 {

@@ -41,6 +41,7 @@ extension VolumeMount {
         _ zone: ZoneID, editing: KeyringEditing, control: SweepControl, threads: Int = 2
     ) throws(VolumeError) -> Shredded {
         if let version = keyring(zone)?.unguardedKEKs.first { throw .unguarded(version) }
+        try requireFlushes()
         let noted = keyring(zone)?.pending.first { $0.kind == .shred && !$0.flags.contains(.paused) }
         let active: KeyVersion
         if let noted { active = noted.version } else { active = try rotateKEK(zone, editing: editing, shred: true) }

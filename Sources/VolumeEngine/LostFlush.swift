@@ -1,19 +1,16 @@
 import Storage
 
-/// The flushes of a piece of work that lets keys go in the end.
-///
-/// A flush that failed, one of these or any other of the mount, ends all such work until the volume is mounted again: what was written
-/// before it may be lost although it can still be read, and nothing tells which of it.
-struct WorkFlush {
-    private let volume: Volume
-
-    init(_ volume: Volume) throws(VolumeError) {
+/// A flush that failed, whoever asked for it, ends all work that lets keys go until the volume is mounted again: what was written before
+/// it may be lost although it can still be read, and nothing tells which of it.
+extension VolumeMount {
+    /// Lets such work begin.
+    func requireFlushes() throws(VolumeError) {
         guard !volume.hasLostFlush else { throw .lostFlush }
-        self.volume = volume
     }
 
     /// Returns when all that was written before is durable. `purpose` words what it is for.
-    func run(_ purpose: String) throws(VolumeError) {
+    func flush(_ purpose: String) throws(VolumeError) {
+        try requireFlushes()
         do throws(Errno) { try volume.flushAll() } catch { throw .lower(error, purpose) }
     }
 }
