@@ -22,7 +22,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
-        // C: module maps and shims, no logic.
+        // C: module maps, what Swift cannot call, and the transports.
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CPKCS11", pkgConfig: "p11-kit-1", providers: [.apt(["libp11-kit-dev"])]),
         .systemLibrary(name: "CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
@@ -79,8 +79,11 @@ let package = Package(
             name: "ConfinementTests", dependencies: ["Confinement", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Storage", "TestSupport", "CLinux"], swiftSettings: strict),
         .testTarget(name: "KeyManagementTests", dependencies: ["KeyManagement", "TestSupport"], swiftSettings: strict),
+        // The heap of a test program, counted.
+        .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
         .testTarget(
-            name: "VolumeEngineTests", dependencies: ["VolumeEngine", "TestSupport", "CLinux", "Ciphers"],
+            name: "VolumeEngineTests",
+            dependencies: ["VolumeEngine", "TestSupport", "AllocationCounter", "CLinux", "Ciphers"],
             swiftSettings: strict),
         .testTarget(
             name: "ControlPlaneTests", dependencies: ["ControlPlane", "TestSupport", "CLinux"], swiftSettings: strict),

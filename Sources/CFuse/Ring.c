@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 enum { PAGE = 4096, HEAD = PAGE, LEAD = PAGE, SLACK = 2 * PAGE, STACK = 1 << 20, MAX_QUEUES = 4096 };
-// What a completion belongs to.
 #define FUSE_CTL_SUPER_MAGIC 0x65735543
 
+// What a completion belongs to.
 enum { OF_REQUEST = 1, OF_WAKE = 2 };
 
 struct lane {

@@ -2,11 +2,13 @@ import CLinux
 import Synchronization
 import VolumeEngine
 
-/// What a daemon does now and then: gives memory back to the system once the kernel has forgotten many inodes.
+/// What a daemon does now and then: gives memory back to the system once the kernel has forgotten many inodes, or has asked for nothing for a while.
 package final class Housekeeping: Sendable {
     private static let intervalMicroseconds: UInt32 = 500_000
     /// So many inodes less than at the last look are worth a trim.
     private static let worthTrimming = 1024
+    /// So many looks without a request are quiet: ten seconds.
+    private static let quietLooks = 20
 
     private let volume: Volume
     private let stopped = Atomic<Bool>(false)
@@ -16,10 +18,17 @@ package final class Housekeeping: Sendable {
     package func start() {
         Thread.detach { [self] in
             var highest = 0
+            var (uses, quiet) = (0, 0)
             while !stopped.load(ordering: .acquiring) {
                 usleep(Self.intervalMicroseconds)
                 let known = volume.knownInodes
                 highest = max(highest, known)
+                quiet = volume.buffers.uses == uses ? quiet + 1 : 0
+                uses = volume.buffers.uses
+                if quiet == Self.quietLooks {
+                    volume.buffers.shrink()
+                    linux_trim_heap()
+                }
                 guard highest - known > Self.worthTrimming else { continue }
                 linux_trim_heap()
                 highest = known

@@ -72,11 +72,6 @@ struct FuseRequest: ~Copyable {
         discard self
     }
 
-    consuming func reply(offset: Int64) {
-        fuse_reply_lseek(raw, off_t(offset))
-        discard self
-    }
-
     consuming func reply(statistics: inout statvfs) {
         fuse_reply_statfs(raw, &statistics)
         discard self

@@ -47,8 +47,12 @@ extension FileSystem {
     private func readDirectory(
         _ request: consuming FuseRequest, _ stream: DirectoryStream, _ size: Int, _ offset: off_t, plus: Bool
     ) {
-        let output = UnsafeMutablePointer<CChar>.allocate(capacity: size)
-        defer { output.deallocate() }
+        // Put together in the reply's place, where there is one.
+        var space = 0
+        let place = lethefs_reply_space(&space)?.assumingMemoryBound(to: CChar.self)
+        let own = space >= size ? nil : UnsafeMutablePointer<CChar>.allocate(capacity: size)
+        defer { own?.deallocate() }
+        guard let output = own ?? place else { return request.reply(.noMemory) }
         let pointer = request.pointer
         var used = 0
         do {

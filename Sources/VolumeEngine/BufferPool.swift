@@ -45,7 +45,7 @@ package final class BufferPool: Sendable {
     init(keep: Int = 8) { self.keep = keep }
 
     /// Requests for which a buffer was taken, ever.
-    var uses: Int { free.withLock { $0.uses } }
+    package var uses: Int { free.withLock { $0.uses } }
 
     /// One that does not count as a request: for a sweep's own work.
     func takeForSweep() -> RequestBuffer {
@@ -68,6 +68,16 @@ package final class BufferPool: Sendable {
         free.withLock { free in
             if free.buffers.count < keep, buffer.generation == free.generation { free.buffers.append(buffer) }
         }
+    }
+
+    /// Lets go of what is kept.
+    package func shrink() {
+        let kept = free.withLock { free in
+            defer { free.buffers = [] }
+            return free.buffers
+        }
+        // Their end wipes them.
+        withExtendedLifetime(kept) {}
     }
 
     /// Wipes what is kept, and each buffer that is in use when it is given back.

@@ -44,10 +44,14 @@ extension Transport.Obstacle {
     var remedy: String? {
         switch self {
         case .switchedOff:
-            "echo Y > \(Transport.switchPath)  as root, then mount again; it holds for all FUSE mounts made after it"
+            "echo Y > \(Transport.switchPath)  as root, then mount again; it holds for all FUSE mounts made after it "
+                + "(for good: echo options fuse enable_uring=1 > /etc/modprobe.d/fuse.conf)"
         case .noConnectionControl: "mount -t fusectl none /sys/fs/fuse/connections  as root, then mount again"
-        case .noIoUring: "sysctl kernel.io_uring_disabled=0  as root, then mount again"
-        case .notWanted, .notKnown, .notOffered, .setupFailed: nil
+        case .noIoUring(.perm):
+            "sysctl kernel.io_uring_disabled=0  as root, then mount again; in a container its system call filter may refuse it"
+        case .setupFailed(.noMemory): "raise the limit of locked memory (ulimit -l), then mount again"
+        case .notWanted: "mount again without -o transport=dev-fuse"
+        case .noIoUring, .notKnown, .notOffered, .setupFailed: nil
         }
     }
 }

@@ -101,6 +101,9 @@ import VolumeEngine
         // Of a page that is written in part the rest is read; of the page in which the last write ended it is not.
         #expect(try calls { try writer.write([4], at: 100) } == 2)
         #expect(try calls { try writer.write([5], at: 101) } == 1)
+        // Between two pages of which a part is written lie others: these two are read apart.
+        try writer.write([5], at: 4000)
+        #expect(try calls { try writer.write([UInt8](repeating: 6, count: 5000), at: 3000) } == 3)
         #expect(try calls { try writer.sync() } == 1)
         writer.close()
     }
@@ -125,6 +128,28 @@ import VolumeEngine
         changes.modificationTime = timespec(tv_sec: 1, tv_nsec: 2)
         #expect(try calls { _ = try test.volume.setAttributes(file.inode, changes) } == 2)
         file.close()
+        changes = AttributeChanges()
+        changes.mode = 0o640
+        let closed = try test.lookUp("file").inode
+        #expect(try calls { _ = try test.volume.setAttributes(closed, changes) } == 4)
+    }
+
+    /// What others make is given to them; set-ID bits come after that.
+    @Test func othersFiles() throws {
+        let test = try TestVolume(inMemory: true, features: [])
+        func create(_ name: String, mode: mode_t) throws -> Int {
+            try calls {
+                let made = try name.utf8CString.withUnsafeBytes { name in
+                    try test.volume.create(
+                        test.top, UnsafeRawBufferPointer(rebasing: name.dropLast()), mode: mode, flags: O_RDWR,
+                        Credentials(uid: 1234, gid: 1234))
+                }
+                test.volume.closeContent(made.content)
+            }
+        }
+        // Creating and closing an empty file of one's own costs 5.
+        let made = [try create("plain", mode: 0o644), try create("set-ID", mode: 0o4755)]
+        #expect(made == [6, 8])
     }
 
     /// The kernel asks for security.capability of each file that is written, and for ACLs of each that is listed.

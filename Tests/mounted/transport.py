@@ -7,38 +7,21 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 from harness import differs, equal, on_volume, run
 from harness.fuse import abort_under, detach, is_mounted
 from harness.process import alive, wait_gone
-
-SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
-
-
-@contextmanager
-def switched(value):
-    """The parameter is the whole host's: it is put back as soon as the mount stands."""
-    before = SWITCH.read_text().strip()
-    SWITCH.write_text(value)
-    try:
-        yield
-    finally:
-        SWITCH.write_text(before)
+from harness.ring import switched
 
 
 def status(volume):
     return json.loads(volume.command("status", volume.mountpoint, "--json").stdout)
 
 
-def ring_mount(volume, options="transport=io_uring"):
-    """False where the kernel has no FUSE over io_uring, as in CI: then there is nothing to test."""
-    if not SWITCH.exists():
-        return False
+def ring_mount(volume):
     with switched("Y"):
-        volume.mount("allow_other," + options)
+        volume.mount("allow_other,transport=io_uring")
     equal(status(volume)["transport"], "io_uring", "the transport")
-    return True
 
 
 def fill(volume, count=40):
@@ -71,16 +54,15 @@ def load(volume, jobs=4):
             child.wait(20)
 
 
-@on_volume(limit=120, needs=["lethefs"])
+@on_volume(limit=120, needs=["lethefs", "io_uring"])
 def serves(volume):
     volume.init()
-    if not ring_mount(volume):
-        return
+    ring_mount(volume)
     fill(volume)
     verify(volume)
     volume.unmount()
-    if ring_mount(volume):
-        verify(volume)
+    ring_mount(volume)
+    verify(volume)
     big = os.urandom(5_000_003)
     (volume.mountpoint / "big").write_bytes(big)
     with open(volume.mountpoint / "big", "rb") as file:
@@ -99,12 +81,10 @@ def serves(volume):
     volume.unmount().check()
 
 
-@on_volume(limit=120, needs=["lethefs"])
+@on_volume(limit=120, needs=["lethefs", "io_uring"])
 def falls_back(volume):
     """Switched off: auto takes /dev/fuse and says how to switch it on; asked for by name, the mount fails, and nothing is mounted."""
     volume.init()
-    if not SWITCH.exists():
-        return
     with switched("N"):
         volume.mount("allow_other,transport=auto")
         told = status(volume)
@@ -123,12 +103,11 @@ def falls_back(volume):
     volume.unmount()
 
 
-@on_volume(limit=180, needs=["lethefs"])
+@on_volume(limit=180, needs=["lethefs", "io_uring"])
 def ends_idle(volume):
     """Unmounted, SIGTERM, SIGKILL, umount -l, aborted: the daemon is gone each time, and the next mount is whole."""
     volume.init()
-    if not ring_mount(volume):
-        return
+    ring_mount(volume)
     fill(volume)
     volume.unmount()
     for end in (_terminate, _kill, _lazy, _abort):
@@ -140,12 +119,11 @@ def ends_idle(volume):
     volume.unmount().check()
 
 
-@on_volume(limit=240, needs=["lethefs"])
+@on_volume(limit=240, needs=["lethefs", "io_uring"])
 def ends_loaded(volume):
     """The same with requests in flight: no process stays that cannot be ended."""
     volume.init()
-    if not ring_mount(volume):
-        return
+    ring_mount(volume)
     fill(volume)
     os.sync()
     volume.unmount()
@@ -189,12 +167,11 @@ def _abort(volume):
     detach(volume.mountpoint)
 
 
-@on_volume(limit=120, needs=["lethefs"])
+@on_volume(limit=120, needs=["lethefs", "io_uring"])
 def interrupts(volume):
     """A signal for a program that waits for a slow request does not harm the next ones."""
     volume.init()
-    if not ring_mount(volume):
-        return
+    ring_mount(volume)
     fill(volume)
     for _ in range(20):
         child = subprocess.Popen(["sh", "-c", f"cat {volume.mountpoint}/* > /dev/null; head -c 3000000 /dev/zero > {volume.mountpoint}/w; sync"],
@@ -250,12 +227,10 @@ int eventfd(unsigned count, int flags) {
 """
 
 
-@on_volume(limit=240, needs=["lethefs"])
+@on_volume(limit=240, needs=["lethefs", "io_uring"])
 def set_up_fails(volume):
     """Whatever step of setting it up fails, the mount stands and serves: by /dev/fuse."""
     volume.init()
-    if not SWITCH.exists():
-        return
     source, library = volume.root / "failing.c", volume.root / "failing.so"
     source.write_text(FAILING)
     run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"])
@@ -288,27 +263,50 @@ def ask(volume, times):
             pass
 
 
-@on_volume(limit=120, needs=["lethefs"])
-def threads_follow_one_program(volume):
-    """While one program asks for little, the threads that serve are on its CPU; none is left with the policy that it replies with."""
-    volume.init()
+@contextmanager
+def busy_processors(count):
+    """Programs that leave so many of them no time to be idle."""
+    running = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in running:
+            program.kill()
+            program.wait()
+
+
+def follow_one_program(volume):
     if len(os.sched_getaffinity(0)) < 2:
         return
-    for transport in ("dev-fuse", "io_uring"):
-        if transport == "dev-fuse":
-            volume.mount("allow_other,transport=dev-fuse")
-        elif not ring_mount(volume):
-            continue
-        fill(volume)
-        # On a busy machine it takes a while until nobody else wants that CPU.
-        until = time.monotonic() + 40
-        while not any(len(os.sched_getaffinity(thread)) == 1 for thread in threads(volume)):
-            assert time.monotonic() < until, f"{transport}: no thread follows"
-            ask(volume, 200)
-        while any(os.sched_getscheduler(thread) != os.SCHED_OTHER for thread in threads(volume)):
-            assert time.monotonic() < until, f"{transport}: a thread is left with another policy"
-            time.sleep(0.1)
-        with load(volume):
-            ask(volume, 2000)
-        verify(volume)
-        volume.unmount()
+    fill(volume)
+    # On a busy machine it takes a while until nobody else wants that CPU.
+    until = time.monotonic() + 40
+    while not any(len(os.sched_getaffinity(thread)) == 1 for thread in threads(volume)):
+        assert time.monotonic() < until, "no thread follows"
+        ask(volume, 200)
+    while any(os.sched_getscheduler(thread) != os.SCHED_OTHER for thread in threads(volume)):
+        assert time.monotonic() < until, "a thread is left with another policy"
+        time.sleep(0.1)
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def workers_follow_one_program(volume):
+    """Over /dev/fuse, where others leave no two CPUs idle: the threads that serve are on the program's."""
+    volume.init().mount("allow_other,transport=dev-fuse")
+    with busy_processors(len(os.sched_getaffinity(0)) - 1):
+        follow_one_program(volume)
+    with load(volume):
+        ask(volume, 2000)
+    verify(volume)
+    volume.unmount()
+
+
+@on_volume(limit=120, needs=["lethefs", "io_uring"])
+def lanes_follow_one_program(volume):
+    """Over io_uring, while one program asks for little; none is left with the policy that it replies with."""
+    ring_mount(volume.init())
+    follow_one_program(volume)
+    with load(volume):
+        ask(volume, 2000)
+    verify(volume)
+    volume.unmount()

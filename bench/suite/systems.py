@@ -26,6 +26,7 @@ class System:
     """A system under measurement: `lower` is what it stores in, `top` is where programs work."""
     name = ""
     package = None  # Debian's package, where it is one of the peers.
+    cannot = {}  # Loads that it cannot do, and why.
 
     def __init__(self, root: Path):
         self.root = root / self.name
@@ -127,9 +128,13 @@ class Ext4(System):
     def missing(cls):
         return ""
 
-    def create(self):
-        self.top.rmdir()
+    def __init__(self, root):
+        super().__init__(root)
         self.top = self.lower
+
+    def prepare(self):
+        self.lower.mkdir(parents=True)
+        self.home.mkdir()
 
     def mount(self):
         pass
@@ -230,6 +235,7 @@ class Gocryptfs(System):
 class Securefs(System):
     """securefs's “lite” format, its fastest."""
     name = package = "securefs"
+    cannot = {"pgbench": "all files belong to who mounted, and initdb refuses"}
 
     def create(self):
         run(["securefs", "create", "--format", "2", "--rounds", "1", "--pass", "password", self.lower])

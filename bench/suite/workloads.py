@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-from harness.process import run
+from harness.process import Failed, run
 
 MEBI = 1 << 20
 #: No measured command may take longer, whatever the scale.
@@ -19,13 +19,13 @@ LIMIT_SECONDS = 240
 
 @dataclass
 class Figure:
-    """What is printed of a figure. `target` is the ratio to the better of gocryptfs and securefs that is aimed at; 1 / target
-    where less is better."""
+    """What is printed of a figure. `target` is how many times as good as the better of gocryptfs and securefs it is to be, and `floor`
+    the same of the pass-through."""
     title: str
     unit: str
     more_is_better: bool = True
     target: float | None = None
-    metadata: bool = False
+    floor: float | None = 0.8
 
 
 FIGURES = {
@@ -38,23 +38,24 @@ FIGURES = {
     "write_512": Figure("512-byte writes", "MB/s", target=6.0),
     "datasync": Figure("4 KiB write + fdatasync", "IOPS", target=1.0),
     "mmap_read": Figure("mapped read", "MB/s"),
-    "create": Figure("create 1 KiB files", "/s", metadata=True),
-    "readdir": Figure("list them", "s", False, metadata=True),
-    "stat": Figure("stat them", "/s", metadata=True),
-    "cold_open": Figure("cold open and read", "/s", metadata=True),
-    "rename": Figure("rename them", "/s", metadata=True),
-    "unlink": Figure("unlink them", "/s", metadata=True),
+    "create": Figure("create 1 KiB files", "/s", floor=0.9),
+    "readdir": Figure("list them", "s", False, floor=0.9),
+    "stat": Figure("stat them", "/s", floor=0.9),
+    "cold_open": Figure("cold open and read", "/s", floor=0.9),
+    "rename": Figure("rename them", "/s", floor=0.9),
+    "unlink": Figure("unlink them", "/s", floor=0.9),
     "untar": Figure("untar", "s", False, target=1.3),
-    "find": Figure("find, with stat", "s", False, target=1.3, metadata=True),
+    "find": Figure("find, with stat", "s", False, target=1.3, floor=0.9),
     "tar_read": Figure("tar read", "s", False, target=1.3),
-    "git_status": Figure("git status", "s", False, metadata=True),
-    "rm": Figure("rm -r", "s", False, target=1.7, metadata=True),
+    "git_status": Figure("git status", "s", False, floor=0.9),
+    "rm": Figure("rm -r", "s", False, target=1.7, floor=0.9),
     "sqlite": Figure("SQLite, 100 transactions", "s", False, target=1.0),
     "pgbench": Figure("pgbench", "tps"),
-    "cpu_write": Figure("daemon CPU per GiB written", "s", False),
-    "cpu_read": Figure("daemon CPU per GiB read", "s", False),
-    "idle_memory": Figure("daemon memory, idle", "MiB", False),
-    "peak_memory": Figure("daemon memory, peak", "MiB", False),
+    "cpu_write": Figure("daemon CPU per GiB written", "s", False, target=1.0, floor=None),
+    "cpu_read": Figure("daemon CPU per GiB read", "s", False, target=1.0, floor=None),
+    "idle_memory": Figure("daemon memory, idle", "MiB", False, floor=None),
+    "later_memory": Figure("daemon memory, idle after that", "MiB", False, floor=None),
+    "peak_memory": Figure("daemon memory, peak", "MiB", False, floor=None),
 }
 
 
@@ -102,6 +103,10 @@ def sequential(system, bench):
     seconds, _ = bench.work("map", path)
     figures["mmap_read"] = total / 1e6 / seconds
     path.unlink()
+    # Longer than it takes until an idle daemon gives memory back.
+    if system.pid:
+        time.sleep(12)
+        figures["later_memory"] = system.resident_kib() / 1024
     return figures
 
 
@@ -196,11 +201,14 @@ def sqlite(system, bench):
     return {"sqlite": float(answer.stdout)}
 
 
+POSTGRES = Path("/usr/lib/postgresql")
+
+
 def pgbench(system, bench):
-    """A cluster below the mount, by its own user. Left out where PostgreSQL is not installed."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    """A cluster below the mount, by its own user."""
+    binaries = sorted(POSTGRES.glob("*/bin"))
     if not binaries:
-        return {}
+        raise Failed(f"PostgreSQL is not installed: nothing in {POSTGRES}")
     system.top.chmod(0o755)
     binary, data = binaries[-1], system.top / "postgres"
     data.mkdir()

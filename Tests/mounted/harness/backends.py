@@ -7,10 +7,11 @@ from pathlib import Path
 
 from .environment import program
 from .process import processes_of, run
+from .ring import SWITCH
 
 
 class LetheFS:
-    abilities = {"daemon", "sealed", "lethefs"}
+    abilities = {"daemon", "sealed", "lethefs"} | ({"io_uring"} if SWITCH.exists() else set())
     lacking_operations = ""
     complaint = ""
 
@@ -28,11 +29,16 @@ class LetheFS:
         self.volume.command("init", self.volume.lower, *words, *extra)
 
     def mount(self, lower, mountpoint, options):
-        # LETHEFS_TEST_TRANSPORT has a run use one transport throughout (io_uring has to be switched on in the kernel).
+        # Of `Tests/run --transport`.
         chosen = os.environ.get("LETHEFS_TEST_TRANSPORT")
-        if chosen and "transport=" not in (options or ""):
+        if "transport=" in (options or ""):
+            chosen = None
+        if chosen:
             options = ",".join(filter(None, [options, f"transport={chosen}"]))
         self.volume.command("mount", lower, mountpoint, *(["-o", options] if options else []))
+        if chosen:
+            told = json.loads(self.volume.command("status", mountpoint, "--json").stdout)
+            assert told["transport"] == chosen, f"{chosen} was asked for, and not taken: {told.get('transportNote')}"
 
     def unmount(self, mountpoint):
         # It flushes the whole lower file system, which others may have been writing to.

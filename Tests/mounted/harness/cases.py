@@ -8,6 +8,7 @@ ABILITIES = {
     "daemon",  # a process serves the mount and can be killed
     "sealed",  # the lower tree is ciphertext and authenticated
     "lethefs",  # the case speaks of LetheFS's own command line or format
+    "io_uring",  # the kernel has FUSE over io_uring
 }
 
 

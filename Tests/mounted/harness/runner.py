@@ -23,8 +23,11 @@ STEP_SECONDS = 120
 class Tally:
     def __init__(self):
         self.passed, self.failed, self.left_out = 0, [], 0
+        #: Printed after each title.
+        self.where = ""
 
     def note(self, title, seconds, failure):
+        title += self.where
         if failure:
             self.failed.append(title)
             print(f"FAIL {title} {seconds:.2f} s\n     " + failure.replace("\n", "\n     "), flush=True)
