@@ -87,10 +87,12 @@ int lethefs_ring_probe(int *error) {
 int lethefs_ring_is_prepared(void) { return ring.lanes != NULL; }
 int lethefs_ring_failure_fd(void) { return ring.failure_fd; }
 
-void *lethefs_reply_space(size_t *room) {
-    if (own_lane == NULL || own_lane->unique == 0) return NULL;
-    *room = ring.payload;
-    return payload(own_lane);
+void *lethefs_reply_space(size_t wanted) {
+    struct lane *lane = own_lane;
+    if (lane == NULL || lane->unique == 0 || wanted > ring.payload) return NULL;
+    // Whatever becomes of the request: what was begun in it is wiped with the rest.
+    if (wanted > lane->touched) lane->touched = wanted;
+    return payload(lane);
 }
 
 ssize_t lethefs_ring_reply(const struct iovec *iov, int count) {

@@ -48,11 +48,14 @@ extension FileSystem {
         _ request: consuming FuseRequest, _ stream: DirectoryStream, _ size: Int, _ offset: off_t, plus: Bool
     ) {
         // Put together in the reply's place, where there is one.
-        var space = 0
-        let place = lethefs_reply_space(&space)?.assumingMemoryBound(to: CChar.self)
-        let own = space >= size ? nil : UnsafeMutablePointer<CChar>.allocate(capacity: size)
-        defer { own?.deallocate() }
-        guard let output = own ?? place else { return request.reply(.noMemory) }
+        let place = lethefs_reply_space(size)?.assumingMemoryBound(to: CChar.self)
+        let output = place ?? .allocate(capacity: size)
+        defer {
+            if place == nil {
+                linux_explicit_bzero(output, size)
+                output.deallocate()
+            }
+        }
         let pointer = request.pointer
         var used = 0
         do {

@@ -107,11 +107,8 @@ extension FileSystem {
         let buffer = volume.buffers.take()
         defer { volume.buffers.give(buffer) }
         do {
-            var room = 0
-            let landing = lethefs_reply_space(&room)
             request.reply(
-                bytes: try handle.content.read(
-                    at: offset, count: count, buffer, landing: room >= count ? landing : nil))
+                bytes: try handle.content.read(at: offset, count: count, buffer, landing: lethefs_reply_space(count)))
         } catch {
             request.reply(error)
         }

@@ -1,9 +1,10 @@
-"""After a revocation the daemon's memory is searched for every key that it held before."""
+"""After a revocation the daemon's memory is searched for every key that it held before, and for what it has opened."""
 
 import re
 from pathlib import Path
 
 from harness import equal, on_volume
+from harness.ring import switched
 
 SLOT = 32
 
@@ -80,3 +81,63 @@ def no_key_is_left(volume):
         equal(handle.read(8), b"contents")
         handle.close()
     volume.unmount().check()
+
+
+MARK = b"opened, and not to be left:"
+
+
+def marks(pid):
+    """Bytes of the daemon's memory that hold what was opened."""
+    found = 0
+    for start, end, _ in regions(pid):
+        try:
+            found += contents(pid, start, end).count(MARK)
+        except OSError:
+            continue  # Guard pages.
+    return found
+
+
+#: Bytes of a file, and where its last page of 4096 bytes begins on the lower storage.
+SIZE, LAST_PAGE = 100_000, 24 * 4096
+
+
+def damage_last_page(volume):
+    """Of the one large file that there is."""
+    stored = max((path for path in volume.lower.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    with open(stored, "r+b") as file:
+        file.seek(LAST_PAGE + 500)
+        byte = file.read(1)
+        file.seek(LAST_PAGE + 500)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def read_damaged_and_revoke(volume):
+    """Of the first request all pages but the last are opened before it fails; the kernel asks again for single ones."""
+    with open(volume.mountpoint / "file", "rb", buffering=0) as file:
+        data = file.read(200_000)
+        assert data.startswith(MARK) and len(data) < SIZE, f"{len(data)} bytes were read"
+    volume.command("revoke", volume.mountpoint)
+    equal(marks(volume.daemon), 0, "places in the daemon's memory that hold what was opened")
+    volume.unmount()
+
+
+def damaged_file(volume):
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes((MARK * SIZE)[:SIZE])
+    volume.unmount()
+    damage_last_page(volume)
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def nothing_of_a_read_that_failed_is_left(volume):
+    damaged_file(volume)
+    volume.mount("allow_other,transport=dev-fuse")
+    read_damaged_and_revoke(volume)
+
+
+@on_volume(limit=120, needs=["lethefs", "io_uring"])
+def nothing_of_a_read_that_failed_is_left_over_io_uring(volume):
+    damaged_file(volume)
+    with switched("Y"):
+        volume.mount("allow_other,transport=io_uring")
+    read_damaged_and_revoke(volume)

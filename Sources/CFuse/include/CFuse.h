@@ -44,9 +44,9 @@ int lethefs_ring_probe(int *error);
 /// One of lethefs_transport_reason, with its errno. Settled when the kernel has been answered INIT.
 int lethefs_transport(int *error);
 
-/// Where the reply to the request that this thread is serving will lie, if it is known: bytes that are put there need no copy. A page
-/// before it and two after it may be used as well. NULL otherwise.
-void *lethefs_reply_space(size_t *room);
+/// Where `wanted` bytes of the reply to the request that this thread is serving will lie, if that is known: what is put there needs no copy, and
+/// is wiped whether or not it is sent. A page before it and two after it may be used as well. NULL otherwise.
+void *lethefs_reply_space(size_t wanted);
 
 /// Zeroes the memory in which requests came, and replies by io_uring, once each thread has answered what it has. 0, or -ETIMEDOUT when a
 /// thread is still busy after two seconds. Called from a thread that serves no request.
