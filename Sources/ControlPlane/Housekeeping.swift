@@ -2,12 +2,13 @@ import CLinux
 import Synchronization
 import VolumeEngine
 
-/// What a daemon does now and then: gives memory back to the system once the kernel has forgotten many inodes, or has asked for nothing for a while.
+/// What a daemon does now and then: gives memory back to the system once the kernel has forgotten many inodes, or no program has read or
+/// written anything for a while.
 package final class Housekeeping: Sendable {
     private static let intervalMicroseconds: UInt32 = 500_000
     /// So many inodes less than at the last look are worth a trim.
     private static let worthTrimming = 1024
-    /// So many looks without a request are quiet: ten seconds.
+    /// After each so many looks without a read or a write: ten seconds.
     private static let quietLooks = 20
 
     private let volume: Volume
@@ -23,11 +24,12 @@ package final class Housekeeping: Sendable {
                 usleep(Self.intervalMicroseconds)
                 let known = volume.knownInodes
                 highest = max(highest, known)
-                quiet = volume.buffers.uses == uses ? quiet + 1 : 0
+                let before = uses
                 uses = volume.buffers.uses
+                quiet = uses == before ? quiet + 1 : 0
                 if quiet == Self.quietLooks {
-                    volume.buffers.shrink()
-                    linux_trim_heap()
+                    quiet = 0
+                    if volume.buffers.shrink() { linux_trim_heap() }
                 }
                 guard highest - known > Self.worthTrimming else { continue }
                 linux_trim_heap()

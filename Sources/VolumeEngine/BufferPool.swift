@@ -70,14 +70,14 @@ package final class BufferPool: Sendable {
         }
     }
 
-    /// Lets go of what is kept.
-    package func shrink() {
+    /// Lets go of what is kept. False when there was nothing.
+    package func shrink() -> Bool {
         let kept = free.withLock { free in
             defer { free.buffers = [] }
             return free.buffers
         }
         // Their end wipes them.
-        withExtendedLifetime(kept) {}
+        return withExtendedLifetime(kept) { !kept.isEmpty }
     }
 
     /// Wipes what is kept, and each buffer that is in use when it is given back.

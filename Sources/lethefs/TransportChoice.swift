@@ -49,7 +49,7 @@ extension Transport.Obstacle {
         case .noConnectionControl: "mount -t fusectl none /sys/fs/fuse/connections  as root, then mount again"
         case .noIoUring(.perm):
             "sysctl kernel.io_uring_disabled=0  as root, then mount again; in a container its system call filter may refuse it"
-        case .setupFailed(.noMemory): "raise the limit of locked memory (ulimit -l), then mount again"
+        case .setupFailed(.again): "raise the limit of locked memory (ulimit -l), then mount again"
         case .notWanted: "mount again without -o transport=dev-fuse"
         case .noIoUring, .notKnown, .notOffered, .setupFailed: nil
         }

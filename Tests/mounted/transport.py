@@ -276,9 +276,9 @@ def busy_processors(count):
 
 
 def follow_one_program(volume):
+    fill(volume)
     if len(os.sched_getaffinity(0)) < 2:
         return
-    fill(volume)
     # On a busy machine it takes a while until nobody else wants that CPU.
     until = time.monotonic() + 40
     while not any(len(os.sched_getaffinity(thread)) == 1 for thread in threads(volume)):
@@ -293,7 +293,7 @@ def follow_one_program(volume):
 def workers_follow_one_program(volume):
     """Over /dev/fuse, where others leave no two CPUs idle: the threads that serve are on the program's."""
     volume.init().mount("allow_other,transport=dev-fuse")
-    with busy_processors(len(os.sched_getaffinity(0)) - 1):
+    with busy_processors(os.cpu_count() - 1):
         follow_one_program(volume)
     with load(volume):
         ask(volume, 2000)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-from harness.process import Failed, run
+from harness.process import run
 
 MEBI = 1 << 20
 #: No measured command may take longer, whatever the scale.
@@ -201,16 +201,16 @@ def sqlite(system, bench):
     return {"sqlite": float(answer.stdout)}
 
 
-POSTGRES = Path("/usr/lib/postgresql")
+def postgres():
+    """The newest PostgreSQL's programs; `None` without any."""
+    return next((place for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+                 if (place / "initdb").exists()), None)
 
 
 def pgbench(system, bench):
     """A cluster below the mount, by its own user."""
-    binaries = sorted(POSTGRES.glob("*/bin"))
-    if not binaries:
-        raise Failed(f"PostgreSQL is not installed: nothing in {POSTGRES}")
     system.top.chmod(0o755)
-    binary, data = binaries[-1], system.top / "postgres"
+    binary, data = postgres(), system.top / "postgres"
     data.mkdir()
     run(["chown", "postgres:", data])
     socket = system.home / "socket"

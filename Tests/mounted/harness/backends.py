@@ -3,15 +3,16 @@
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from .environment import program
 from .process import processes_of, run
-from .ring import SWITCH
+from .ring import can_switch, switched
 
 
 class LetheFS:
-    abilities = {"daemon", "sealed", "lethefs"} | ({"io_uring"} if SWITCH.exists() else set())
+    abilities = {"daemon", "sealed", "lethefs"} | ({"io_uring"} if can_switch() else set())
     lacking_operations = ""
     complaint = ""
 
@@ -35,7 +36,8 @@ class LetheFS:
             chosen = None
         if chosen:
             options = ",".join(filter(None, [options, f"transport={chosen}"]))
-        self.volume.command("mount", lower, mountpoint, *(["-o", options] if options else []))
+        with switched("Y") if chosen == "io_uring" else nullcontext():
+            self.volume.command("mount", lower, mountpoint, *(["-o", options] if options else []))
         if chosen:
             told = json.loads(self.volume.command("status", mountpoint, "--json").stdout)
             assert told["transport"] == chosen, f"{chosen} was asked for, and not taken: {told.get('transportNote')}"
