@@ -18,6 +18,7 @@ package struct DerivedKeys: ~Copyable {
                 try HKDF.derive(from: parent, salt: salt, info: label, into: output)
             }
         } catch {
+            OPENSSL_cleanse(output.baseAddress, output.count)
             output.deallocate()
             throw error
         }

@@ -29,6 +29,12 @@ package final class RequestBuffer: @unchecked Sendable {
     @inline(__always)
     func willUse(pages: Int) { used = max(used, pages * Geometry.pageSize) }
 
+    /// Zeroes what has held plaintext.
+    func wipe() {
+        explicit_bzero(plain, used)
+        used = 0
+    }
+
     deinit {
         explicit_bzero(plain, used)
         cipher.deallocate()

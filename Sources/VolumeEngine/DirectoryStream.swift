@@ -47,6 +47,7 @@ package final class DirectoryStream: @unchecked Sendable {
     package func read(from start: Int64, _ body: (Item) throws(Errno) -> Bool) throws(Errno) {
         let handle = try volume.admitted(inode)
         try lock.withLock { (_) throws(Errno) in
+            defer { wipeName() }
             if start != offset || start == 0 {
                 try Lower.seekDirectory(descriptor, to: start)
                 (used, position, offset) = (0, 0, start)
@@ -107,7 +108,9 @@ package final class DirectoryStream: @unchecked Sendable {
         }
     }
 
-    private let nameBuffer = UnsafeMutableRawPointer.allocate(byteCount: 320, alignment: 16)
+    private let nameBuffer = UnsafeMutableRawPointer.allocate(byteCount: DirectoryStream.nameRoom, alignment: 16)
+    private static let nameRoom = 320
+    private func wipeName() { linux_explicit_bzero(nameBuffer, Self.nameRoom) }
 
     /// The entry's inode with one more reference, and its attributes; `nil` when it has gone meanwhile.
     package func entry(_ item: Item) throws(Errno) -> Entry? {
@@ -128,6 +131,7 @@ package final class DirectoryStream: @unchecked Sendable {
 
     deinit {
         records.deallocate()
+        wipeName()
         nameBuffer.deallocate()
     }
 }

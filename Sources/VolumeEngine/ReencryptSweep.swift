@@ -81,6 +81,7 @@ final class ReencryptSweep: SweepVisitor {
         guard inode.kind == .regular else { return volume.table.release(inode) }
         var kept = false
         defer { if !kept { volume.table.release(inode) } }
+        try volume.waitForCreator(of: inode)
         let content = try volume.openContent(inode, forWriting: true)
         defer { if !kept { volume.closeContent(content) } }
         guard inside || content.lock.reading({ content.header.file }) == scope else { return }
@@ -222,6 +223,8 @@ final class ReencryptSweep: SweepVisitor {
                         $0.passed += min(step * UInt64(Geometry.payload), content.size - at)
                     }
                     let worked = SweepControl.nanoseconds - start
+                    // A revocation does not wait for who is paused.
+                    buffer.wipe()
                     _ = control.pace(bytes: UInt64(sealed), worked: worked, uses: volume.buffers.uses, lastUses: &uses)
                 } catch { shared.failure.withLock { $0 = error } }
             }

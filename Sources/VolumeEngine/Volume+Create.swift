@@ -78,6 +78,13 @@ extension Volume {
         }
     }
 
+    /// Whoever walks the lower tree may meet a file that is being created: neither its header is there yet, nor its content in memory. Returns
+    /// when one of them is, if it is so. Called with no lock.
+    func waitForCreator(of inode: Inode) throws(Errno) {
+        guard inode.state.withLock({ $0.content == nil }), try lowerAttributes(inode).st_size == 0 else { return }
+        placing.writing {}
+    }
+
     private func openExisting(
         _ parent: Inode, _ handle: DirectoryHandle, _ lower: LowerName, flags: Int32
     ) throws(Errno) -> (entry: Entry, content: FileContent) {

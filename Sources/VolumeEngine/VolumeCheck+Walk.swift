@@ -109,6 +109,7 @@ extension VolumeCheck {
     }
 
     private func open(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile {
+        try volume.waitForCreator(of: inode)
         let content = try volume.openContent(inode, forWriting: false)
         if let tree = content.tree { metFiles.withLock { _ = $0.insert(tree.file) } }
         do throws(Errno) {
