@@ -45,7 +45,7 @@ extension Transport.Obstacle {
         switch self {
         case .switchedOff:
             "echo Y > \(Transport.switchPath)  as root, then mount again; it holds for all FUSE mounts made after it "
-                + "(for good: echo options fuse enable_uring=1 > /etc/modprobe.d/fuse.conf)"
+                + "(for good: echo options fuse enable_uring=1 >> /etc/modprobe.d/fuse.conf)"
         case .noConnectionControl: "mount -t fusectl none /sys/fs/fuse/connections  as root, then mount again"
         case .noIoUring(.perm):
             "sysctl kernel.io_uring_disabled=0  as root, then mount again; in a container its system call filter may refuse it"
