@@ -1,4 +1,4 @@
-"""The loads. Each gets a mounted, empty system and gives figures: {name: value}."""
+"""The loads, in steps. Each gets a mounted system and gives figures: {name: value}."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import random
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -86,101 +87,117 @@ def timed(argv, **settings):
     return time.monotonic() - start
 
 
-def sequential(system, bench):
+def processor_time(system, name, total, measure):
+    """With the daemon's processor time for each GiB."""
+    before = system.cpu_now()
+    figures = measure()
+    if system.pid:
+        figures[name] = (system.cpu_now() - before) / (total / 2**30)
+    return figures
+
+
+def write_big(system, bench):
     total, path = bench.bytes(512), system.top / "big"
-    figures, cpu = {}, system.cpu_now()
-    seconds, _ = bench.work("write", path, total, MEBI)
-    figures["seq_write"] = total / 1e6 / seconds
-    if system.pid:
-        figures["cpu_write"] = (system.cpu_now() - cpu) / (total / 2**30)
-    system.remount()
-    cpu = system.cpu_now()
-    seconds, _ = bench.work("read", path, MEBI)
-    figures["seq_read"] = total / 1e6 / seconds
-    if system.pid:
-        figures["cpu_read"] = (system.cpu_now() - cpu) / (total / 2**30)
-    system.remount()
-    seconds, _ = bench.work("map", path)
-    figures["mmap_read"] = total / 1e6 / seconds
-    path.unlink()
+
+    def measure():
+        return {"seq_write": total / 1e6 / bench.work("write", path, total, MEBI)[0]}
+    return processor_time(system, "cpu_write", total, measure)
+
+
+def read_big(system, bench):
+    total, path = bench.bytes(512), system.top / "big"
+
+    def measure():
+        return {"seq_read": total / 1e6 / bench.work("read", path, MEBI)[0]}
+    return processor_time(system, "cpu_read", total, measure)
+
+
+def map_big(system, bench):
+    return {"mmap_read": bench.bytes(512) / 1e6 / bench.work("map", system.top / "big")[0]}
+
+
+def later_memory(system, bench):
+    if not system.pid:
+        return {}
     # Longer than it takes until an idle daemon gives memory back.
-    if system.pid:
-        time.sleep(12)
-        figures["later_memory"] = system.resident_kib() / 1024
-    return figures
+    time.sleep(12)
+    return {"later_memory": system.resident_kib() / 1024}
 
 
-def random_access(system, bench):
-    """256 MiB in one file, or in four."""
-    figures = {}
-    for jobs in (1, 4):
+def random_blocks(jobs, kind):
+    """Of 256 MiB in one file, or in several."""
+    def measure(system, bench):
         size = bench.bytes(256) // jobs
-        for job in range(jobs):
-            bench.work("write", system.top / f"job-{job}", size, MEBI)
-        system.remount()
-        seconds, operations = bench.work("random", system.top, jobs, size // 4096 // 2, "read")
-        figures[f"rand_read_{jobs}"] = operations / seconds
-        system.remount()
-        seconds, operations = bench.work("random", system.top, jobs, size // 4096 // 4, "write")
-        figures[f"rand_write_{jobs}"] = operations / seconds
-        for job in range(jobs):
-            (system.top / f"job-{job}").unlink()
-    return figures
+        blocks = size // 4096 // (2 if kind == "read" else 4)
+        seconds, operations = bench.work("random", system.top / f"jobs-{jobs}", jobs, blocks, kind)
+        return {f"rand_{kind}_{jobs}": operations / seconds}
+    return measure
 
 
-def small_writes(system, bench):
+def make_blocks(jobs):
+    def make(system, bench):
+        top = system.top / f"jobs-{jobs}"
+        if not top.exists():
+            top.mkdir()
+            for job in range(jobs):
+                bench.work("write", top / f"job-{job}", bench.bytes(256) // jobs, MEBI)
+    return make
+
+
+def write_small(system, bench):
     total = bench.bytes(32)
-    seconds, _ = bench.work("write", system.top / "small", total, 512)
-    figures = {"write_512": total / 1e6 / seconds}
+    return {"write_512": total / 1e6 / bench.work("write", system.top / "small", total, 512)[0]}
+
+
+def write_log(system, bench):
     count = max(100, int(2000 * bench.scale))
     seconds, operations = bench.work("write", system.top / "log", count * 4096, 4096, "datasync")
-    figures["datasync"] = operations / seconds
-    return figures
+    return {"datasync": operations / seconds}
 
 
-def files(system, bench):
-    directory, count = system.top / "files", bench.files
-    directory.mkdir()
-    figures = {}
+def files(phase, figure, share=1):
+    def measure(system, bench):
+        directory = system.top / "files"
+        directory.mkdir(exist_ok=True)
+        seconds, operations = bench.work("files", directory, bench.files // share, phase)
+        return {figure: operations / seconds}
+    return measure
 
-    def phase(name, count=count):
-        seconds, operations = bench.work("files", directory, count, name)
-        return operations / seconds
 
-    figures["create"] = phase("create")
-    system.remount()
+def list_files(system, bench):
     start = time.monotonic()
-    assert len(os.listdir(directory)) == count
-    figures["readdir"] = time.monotonic() - start
-    system.remount()
-    figures["stat"] = phase("stat")
-    system.remount()
-    figures["cold_open"] = phase("open", count // 2)
-    system.remount()
-    figures["rename"] = phase("rename")
-    figures["unlink"] = phase("unlink")
-    return figures
+    assert len(os.listdir(system.top / "files")) == bench.files
+    return {"readdir": time.monotonic() - start}
 
 
-def tree(system, bench):
+def untar(system, bench):
     top = system.top / "tree"
     top.mkdir()
-    figures = {"untar": timed(["tar", "-xf", bench.tarball, "-C", top])}
-    system.remount()
-    figures["find"] = timed(["find", top, "-printf", "%s\\n"])
-    system.remount()
+    return {"untar": timed(["tar", "-xf", bench.tarball, "-C", top])}
+
+
+def find(system, bench):
+    return {"find": timed(["find", system.top / "tree", "-printf", "%s\\n"])}
+
+
+def tar_read(system, bench):
     # Not to /dev/null: tar would notice, and read nothing.
-    figures["tar_read"] = timed(["sh", "-c", f"tar -cf - -C '{top}' . | cat > /dev/null"])
-    git = ["git", "-c", "gc.auto=0", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-C", top]
-    environment = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-    run([*git, "init", "-q"], env=environment)
-    run([*git, "add", "-A"], env=environment, limit=LIMIT_SECONDS)
-    run([*git, "commit", "-q", "-m", "tree"], env=environment, limit=LIMIT_SECONDS)
-    system.remount()
-    figures["git_status"] = timed([*git, "status", "--porcelain"], env=environment)
-    system.remount()
-    figures["rm"] = timed(["rm", "-r", top])
-    return figures
+    return {"tar_read": timed(["sh", "-c", f"tar -cf - -C '{system.top / 'tree'}' . | cat > /dev/null"])}
+
+
+def git(system, *words):
+    options = ["-c", "gc.auto=0", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-C", system.top / "tree"]
+    return timed(["git", *options, *words], env={"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"})
+
+
+def commit(system, bench):
+    git(system, "init", "-q")
+    git(system, "add", "-A")
+    git(system, "commit", "-q", "-m", "tree")
+
+
+def remove(system, bench):
+    return {"rm": timed(["rm", "-r", system.top / "tree"])}
 
 
 SQLITE = """
@@ -240,10 +257,41 @@ def memory(system, bench):
     return {"idle_memory": system.resident_kib() / 1024}
 
 
-#: In this order; each on an empty tree that the one before left.
+@dataclass
+class Step:
+    """What is measured by itself: gives figures, {name: value}. `prepare` is not measured."""
+    measure: Callable
+    #: On a mount that knows nothing.
+    is_cold: bool = False
+    prepare: Callable | None = None
+
+    def run(self, system, bench):
+        if self.prepare:
+            self.prepare(system, bench)
+        if self.is_cold:
+            system.remount()
+        return self.measure(system, bench)
+
+
+#: In this order; each workload on an empty tree, each of its steps in what those before it left.
 WORKLOADS = {
-    "memory": memory, "sequential": sequential, "random": random_access, "small": small_writes, "files": files,
-    "tree": tree, "sqlite": sqlite, "pgbench": pgbench,
+    "memory": {"idle_memory": Step(memory)},
+    "sequential": {
+        "seq_write": Step(write_big), "seq_read": Step(read_big, True), "mmap_read": Step(map_big, True),
+        "later_memory": Step(later_memory)},
+    "random": {
+        f"rand_{kind}_{jobs}": Step(random_blocks(jobs, kind), True, make_blocks(jobs)) for jobs in (1, 4) for kind in ("read", "write")},
+    "small": {"write_512": Step(write_small), "datasync": Step(write_log)},
+    "files": {
+        "create": Step(files("create", "create")), "readdir": Step(list_files, True), "stat": Step(files("stat", "stat"), True),
+        "cold_open": Step(files("open", "cold_open", 2), True), "rename": Step(files("rename", "rename"), True),
+        "unlink": Step(files("unlink", "unlink"))},
+    "tree": {
+        "untar": Step(untar), "find": Step(find, True), "tar_read": Step(tar_read, True),
+        "git_status": Step(lambda system, bench: {"git_status": git(system, "status", "--porcelain")}, True, commit),
+        "rm": Step(remove, True)},
+    "sqlite": {"sqlite": Step(sqlite)},
+    "pgbench": {"pgbench": Step(pgbench)},
 }
 
 
