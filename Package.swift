@@ -27,12 +27,13 @@ let package = Package(
         .systemLibrary(name: "CPKCS11", pkgConfig: "p11-kit-1", providers: [.apt(["libp11-kit-dev"])]),
         .systemLibrary(name: "CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
         .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
-        .target(name: "CFuse", dependencies: ["CFuse3"]),
+        .target(name: "CFuse", dependencies: ["CFuse3", "CLinux"]),
         .target(name: "CLinux"),
+        .target(name: "CHeap"),
 
         // Swift: a target imports only what stands above it.
         .target(name: "Secrets", dependencies: ["CLinux"], swiftSettings: strict),
-        .target(name: "Ciphers", dependencies: ["COpenSSL", "Secrets"], swiftSettings: strict),
+        .target(name: "Ciphers", dependencies: ["COpenSSL", "CLinux", "Secrets"], swiftSettings: strict),
         .target(name: "VolumeFormat", swiftSettings: strict),
         .target(name: "Storage", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "Confinement", dependencies: ["CLinux", "CSeccomp"], swiftSettings: strict),
@@ -52,7 +53,7 @@ let package = Package(
                 "CLinux", "Confinement", "FuseServer", "ControlPlane", "KeyProviderPKCS11",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
-            ],
+            ] + (withoutEncryption ? [] : ["CHeap"]),
             swiftSettings: strict),
 
         // Reads lower trees for Tests/crashlab, with the engine and without FUSE.

@@ -1,3 +1,4 @@
+import CLinux
 import Synchronization
 
 /// A fixed number of GCM contexts, shared by all threads and files.
@@ -26,7 +27,11 @@ package final class AEADPool: @unchecked Sendable {
         for key: borrowing AEADKey, _ body: (inout AEADContext) throws(E) -> R
     ) throws(E) -> R {
         let index = acquire(from: Int(truncatingIfNeeded: key.identity % UInt64(count)))
-        defer { release(index) }
+        defer {
+            // OpenSSL leaves the last blocks there that it had in registers.
+            linux_wipe_stack(4096)
+            release(index)
+        }
         return try body(&contexts[index])
     }
 

@@ -1,3 +1,4 @@
+import CLinux
 import Synchronization
 
 /// Runs something that the kernel may keep from returning, and waits for it only so long.
@@ -10,6 +11,8 @@ package enum Deadline {
         let isDecided = Decision()
         Thread.detach {
             let result = body()
+            // A path that it went by, say.
+            linux_wipe_stack(Int(LINUX_STACK_USED))
             if isDecided.take() { box.post(result) } else { late(result) }
         }
         if let result = box.wait(seconds: seconds) { return result }

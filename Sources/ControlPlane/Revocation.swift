@@ -22,7 +22,7 @@ package struct RevocationReport: Codable, Sendable, Equatable {
     package var openFiles: Int
     /// Everything that programs had written was stored before the keys went.
     package var isDrained: Bool
-    /// Keys and pages went in time; otherwise a thread that waits for the lower storage has yet to let go of them.
+    /// Keys, pages and what requests lay in went in time; otherwise a thread that waits for the lower storage has yet to let go of them.
     package var isComplete: Bool
     /// What a read through a handle from before gave: "refused", "nothing to read", "no answer", or "READ", which must not be.
     package var canary: String
@@ -67,17 +67,20 @@ struct Revocation {
         let isPurged = Deadline.run(seconds: Self.purgeSeconds) { kernel.purge(nodes) } != nil
         let purged = elapsed()
         // Not before: it waits for whoever serves a request, in any zone.
-        _ = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() }
+        let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
 
         let outcome = canary.map { $0.check() }
         let count = last.count
         volume.release(inodes)
+        // Here, too, the canary's path was put together.
+        linux_wipe_stack(Int(LINUX_STACK_USED))
         // A step that is still under way goes on using them.
         if isWiped { volume.release(last) }
         return RevocationReport(
             zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
             closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
-            openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored, isComplete: isWiped && isPurged,
+            openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored,
+            isComplete: isWiped && isPurged && areWiped,
             canary: Self.words(outcome))
     }
 

@@ -19,6 +19,8 @@ package enum Thread {
             &thread, nil,
             { context in
                 if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
+                // The C library keeps the stack for the next thread.
+                linux_wipe_stack(Int(LINUX_STACK_USED))
                 return nil
             }, context)
         pthread_sigmask(SIG_SETMASK, &old, nil)

@@ -26,11 +26,11 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
         spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0) }
     }
 
-    package func wipeRequests() {
-        guard enter() else { return }
+    package func wipeRequests() -> Bool {
+        guard enter() else { return true }
         defer { leave() }
         // One that is late holds its own request alone, and zeroes it when it has answered.
-        _ = lethefs_wipe_requests()
+        return lethefs_wipe_requests() == 0
     }
 
     package func expireNames() -> Bool {

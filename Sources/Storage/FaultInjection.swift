@@ -20,7 +20,8 @@ package enum FaultInjection {
     private struct Plan {
         var countdown: Int
         var calls: Set<LowerCall>
-        var fault: Fault
+        var fault: Fault?
+        var meanwhile: (@Sendable () -> Void)?
         var repeats: Bool
         var seen = 0
     }
@@ -33,6 +34,14 @@ package enum FaultInjection {
     package static func arm(nth: Int, of calls: Set<LowerCall>, fault: Fault, repeats: Bool = false) {
         plans.withLock { plans in
             plans[thread] = Plan(countdown: nth, calls: calls, fault: fault, repeats: repeats)
+            armed.store(plans.count, ordering: .releasing)
+        }
+    }
+
+    /// Does something before the `nth` call (from 1) among `calls` on this thread, which then goes on: what comes between is certain.
+    package static func arm(nth: Int, of calls: Set<LowerCall>, meanwhile: @escaping @Sendable () -> Void) {
+        plans.withLock { plans in
+            plans[thread] = Plan(countdown: nth, calls: calls, meanwhile: meanwhile, repeats: false)
             armed.store(plans.count, ordering: .releasing)
         }
     }
@@ -58,14 +67,15 @@ package enum FaultInjection {
 
     @inline(never)
     private static func fire(_ call: LowerCall) throws(Errno) -> Bool {
-        let fault: Fault? = plans.withLock { plans in
+        let due: Plan? = plans.withLock { plans in
             guard var plan = plans[thread], plan.calls.contains(call) else { return nil }
             plan.seen += 1
             plan.countdown -= 1
             plans[thread] = plan
-            return plan.countdown == 0 || (plan.repeats && plan.countdown < 0) ? plan.fault : nil
+            return plan.countdown == 0 || (plan.repeats && plan.countdown < 0) ? plan : nil
         }
-        switch fault {
+        due?.meanwhile?()
+        switch due?.fault {
         case .errno(let errno): throw errno
         case .short: return true
         case nil: return false

@@ -97,9 +97,12 @@ extension FileContent {
         }
     }
 
+    /// Whether `settle` has something to store. The caller holds `lock`.
+    var hasToSettle: Bool { isWritable && (stage != .closed || header.state == .open) }
+
     /// Brings header and lower length up to date when the last handle goes. The caller holds the gate and `lock`.
     func settle() throws(Errno) {
-        guard isWritable, stage != .closed || header.state == .open else { return }
+        guard hasToSettle else { return }
         let info = try Lower.stat(descriptor)
         guard info.st_nlink > 0 else { return }
         try requireKeys()

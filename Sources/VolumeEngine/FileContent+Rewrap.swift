@@ -165,7 +165,7 @@ extension Volume {
             }
         }
         header.generation += 1
-        try replaceHeader(of: directory, by: header, directory.keys)
+        try replaceHeader(of: directory, by: header, try directory.keys())
         return .changed
     }
 

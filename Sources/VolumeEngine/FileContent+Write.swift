@@ -158,11 +158,12 @@ extension FileContent {
     /// Puts the partly written first and last page together in their places in `buffer.plain`.
     private func assembleEdges(_ span: WriteSpan, _ source: UnsafeRawPointer, _ buffer: RequestBuffer) throws(Errno) {
         let base = Geometry.plainStart(of: span.first)
-        let edges = span.first == span.last ? [span.first] : [span.first, span.last]
-        if edges.count == 2, span.pages == 2, try assemblePair(span, buffer) {
+        let edges = 0..<(span.first == span.last ? 1 : 2)
+        if span.pages == 2, try assemblePair(span, buffer) {
             // Both were read at once.
         } else {
-            for (index, page) in edges.enumerated() where span.isPartial(page) {
+            for index in edges where span.isPartial(span.edge(index)) {
+                let page = span.edge(index)
                 let target = buffer.plain + Int(Geometry.plainStart(of: page) - base)
                 if Geometry.plainStart(of: page) < span.oldSize {
                     let scratch = buffer.cipher + (index == 0 ? 0 : (span.pages - 1) * Geometry.pageSize)
@@ -172,7 +173,8 @@ extension FileContent {
                 }
             }
         }
-        for page in edges where span.isPartial(page) {
+        for index in edges where span.isPartial(span.edge(index)) {
+            let page = span.edge(index)
             let start = Geometry.plainStart(of: page)
             let from = max(start, span.offset)
             let to = min(start + UInt64(Geometry.capacity(of: page)), span.end)
@@ -245,6 +247,9 @@ struct WriteSpan {
     }
 
     var pages: Int { Int(last.rawValue - first.rawValue) + 1 }
+
+    /// The first page (0), or the last (1).
+    func edge(_ index: Int) -> PageIndex { index == 0 ? first : last }
 
     /// True when whole pages between the old end and the first one stay holes.
     var skipsPages: Bool { first.rawValue > Geometry.pageCount(forSize: oldSize) }

@@ -49,7 +49,7 @@ package final class FileContent: @unchecked Sendable {
     private let published = Atomic<UInt64>(0)
     // Changed by those who hold `lock` alone; `reserveInvocations` takes from it while it is held shared.
     private let leased = Atomic<UInt64>(0)
-    private let hasKeys = Atomic<Bool>(true)
+    let hasKeys = Atomic<Bool>(true)
     private let writers = Atomic<Bool>(false)
     private let failures = Atomic<UInt64>(0)
     private let crowded = Atomic<Bool>(false)
@@ -175,17 +175,15 @@ package final class FileContent: @unchecked Sendable {
     }
 
     /// Takes the keys and whatever plaintext is kept out of memory; waits for operations under way. False when something about the
-    /// file could not be stored before. The caller holds the gate.
+    /// file could not be stored before. The caller holds the gate, and `lock` for writing.
     func forgetKeys() -> Bool {
-        lock.writing {
-            var isSettled = true
-            // A write may have come in since the zone's files were settled.
-            if !keys.isEmpty { do throws(Errno) { try settle() } catch { isSettled = false } }
-            hasKeys.store(false, ordering: .releasing)
-            keys = []
-            edge.wipe()
-            return isSettled
-        }
+        var isSettled = true
+        // A write may have come in since the zone's files were settled.
+        if !keys.isEmpty { do throws(Errno) { try settle() } catch { isSettled = false } }
+        hasKeys.store(false, ordering: .releasing)
+        keys = []
+        edge.wipe()
+        return isSettled
     }
 
     struct HeldTimes {

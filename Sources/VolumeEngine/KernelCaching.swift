@@ -5,8 +5,8 @@ package protocol KernelCaching: Sendable {
     /// Pages, mappings, attributes and link targets of these nodes go; what is dirty is written first, and awaited.
     func purge(_ nodes: [UInt64])
     /// What requests and replies lay in, on their way between the kernel and this process, is zeroed; those that are being served do so when
-    /// they are answered. Waits for them, two seconds at the most.
-    func wipeRequests()
+    /// they are answered. Waits for them, two seconds at the most; false when some are still being served then.
+    func wipeRequests() -> Bool
     /// Every name is looked up again before it is next used. False where the kernel does not know how: then `forget` is called for each.
     func expireNames() -> Bool
     /// One name of a directory goes.

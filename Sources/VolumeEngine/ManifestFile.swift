@@ -91,10 +91,7 @@ extension VolumeMount {
     package func storeManifest(covering epoch: UInt64? = nil) throws(VolumeError) {
         guard let manifest = volume.manifest, let file = manifestFile else { return }
         try manifestWriting.withLock { (_) throws(VolumeError) in
-            let keys: ZoneKeys
-            do throws(Errno) { keys = try volume.zone(.root).storingKeys() } catch {
-                throw .lower(error, "sealing the manifest")
-            }
+            _ = try manifestKeys()
             let (known, changes) = manifest.snapshot()
             var list = known
             do throws(Errno) { try Lower.syncAll(files.lowerRoot) } catch {
@@ -102,8 +99,15 @@ extension VolumeMount {
                 throw .lower(error, "flushing the lower storage")
             }
             if let epoch { list.coveredEpoch = max(list.coveredEpoch, epoch) }
-            try file.write(list, keys)
+            // Not before: a flush may take long, and a revocation would not find them here.
+            try file.write(list, try manifestKeys())
             manifest.stored(list, changes)
+        }
+    }
+
+    private func manifestKeys() throws(VolumeError) -> ZoneKeys {
+        do throws(Errno) { return try volume.zone(.root).storingKeys() } catch {
+            throw .lower(error, "sealing the manifest")
         }
     }
 

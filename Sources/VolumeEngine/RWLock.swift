@@ -39,6 +39,15 @@ final class RWLock: @unchecked Sendable {
         return try body()
     }
 
+    /// `nil` where somebody has the lock.
+    func writingIfAvailable<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R? {
+        guard pthread_mutex_trylock(writers) == 0 else { return nil }
+        defer { pthread_mutex_unlock(writers) }
+        guard pthread_rwlock_trywrlock(lock) == 0 else { return nil }
+        defer { pthread_rwlock_unlock(lock) }
+        return try body()
+    }
+
     // Most holders are done within microseconds, and being put to sleep and woken costs more than that: looks again for a while first.
 
     private func waitToRead() { if !isHad(pthread_rwlock_tryrdlock) { pthread_rwlock_rdlock(lock) } }

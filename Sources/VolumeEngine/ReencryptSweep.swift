@@ -26,7 +26,8 @@ final class ReencryptSweep: SweepVisitor {
         let content: FileContent
         let version: KeyVersion
         let isStored: Bool
-        let path: String
+        /// For reports: a plaintext path is made when one is due, and not kept while the sweep waits.
+        let entry: SweepEntry
     }
 
     private static let batchFiles = 64
@@ -115,7 +116,7 @@ final class ReencryptSweep: SweepVisitor {
             var isStored = false
             if case .stored = prepared { isStored = true }
             add(
-                Work(inode: inode, content: content, version: version, isStored: isStored, path: entry.path), thread)
+                Work(inode: inode, content: content, version: version, isStored: isStored, entry: entry), thread)
         }
     }
 
@@ -158,7 +159,7 @@ final class ReencryptSweep: SweepVisitor {
         do throws(Errno) {
             if batch.contains(where: { $0.isStored }) { try flush(batch) }
         } catch {
-            for work in batch { control.noteFailure("\(work.path): \(error.message)") }
+            for work in batch { control.noteFailure("\(work.entry.path): \(error.message)") }
             return []
         }
         for work in batch where !control.isCancelled {
@@ -172,7 +173,7 @@ final class ReencryptSweep: SweepVisitor {
         }
         guard !going.isEmpty else { return [] }
         do throws(Errno) { try flush(going) } catch {
-            for work in going { control.noteFailure("\(work.path): \(error.message)") }
+            for work in going { control.noteFailure("\(work.entry.path): \(error.message)") }
             return []
         }
         var done: Set<UInt64> = []
@@ -186,7 +187,7 @@ final class ReencryptSweep: SweepVisitor {
 
     private func note(_ error: Errno, _ work: Work) {
         if error == .keyRevoked || error == .noKey { control.cancel() }
-        control.noteFailure("\(work.path): \(error.message)")
+        control.noteFailure("\(work.entry.path): \(error.message)")
     }
 
     private func flush(_ batch: [Work]) throws(Errno) {

@@ -5,13 +5,13 @@ import VolumeFormat
 
 /// A lower directory on a sweep's way, with its header as it is on the lower storage now.
 ///
-/// It keeps its parent, so that a path can be told; the descriptors that are open at a time are as many as the tree is deep.
+/// It keeps its parent, so that a path can be told; the descriptors that are open at a time are as many as the tree is deep. It keeps no
+/// keys: a sweep may be paused for days, and a revocation would not find them.
 final class SweepDirectory: Sendable {
     /// Readable: the sweep lists it.
     let descriptor: Descriptor
     let key: InodeKey
     let header: DirectoryHeader
-    let keys: DirectoryKeys
     let parent: SweepDirectory?
     /// Stored name in the parent, with its NUL; empty for the root and for one that was found by its inode.
     let name: [CChar]
@@ -20,14 +20,13 @@ final class SweepDirectory: Sendable {
     private let known = Mutex<Inode?>(nil)
 
     init(
-        _ volume: Volume, descriptor: Descriptor, key: InodeKey, header: DirectoryHeader, keys: DirectoryKeys,
-        parent: SweepDirectory?, name: [CChar], inode: Inode? = nil
+        _ volume: Volume, descriptor: Descriptor, key: InodeKey, header: DirectoryHeader, parent: SweepDirectory?,
+        name: [CChar], inode: Inode? = nil
     ) {
         self.volume = volume
         self.descriptor = descriptor
         self.key = key
         self.header = header
-        self.keys = keys
         self.parent = parent
         self.name = name
         if let inode {
@@ -37,6 +36,9 @@ final class SweepDirectory: Sendable {
     }
 
     var zone: ZoneID { header.zone }
+
+    /// Unwrapped anew each time; the error of its zone where that is closed.
+    func keys() throws(Errno) -> DirectoryKeys { try volume.directoryKeys(of: header, key.number) }
 
     /// The inode object of this directory; ESTALE when it is no longer where it was.
     func inode() throws(Errno) -> Inode {
@@ -73,7 +75,7 @@ final class SweepDirectory: Sendable {
 
     private func plainName(_ stored: [CChar]) -> String {
         let fallback = String(decoding: stored.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
-        guard
+        guard let keys = try? keys(),
             let handle = try? DirectoryHandle(descriptor: descriptor, number: key.number, header: header, keys: keys)
         else { return fallback }
         return withUnsafeTemporaryAllocation(byteCount: 320, alignment: 16) { output in
@@ -113,9 +115,8 @@ extension Volume {
             descriptor = try Lower.open(lowerRoot, ".", flags: flags)
         }
         let key = InodeKey(try Lower.stat(descriptor))
-        let (header, keys) = try directoryHeader(descriptor, key.number, isRoot: parent == nil)
-        return SweepDirectory(
-            self, descriptor: descriptor, key: key, header: header, keys: keys, parent: parent, name: name)
+        let (header, _) = try directoryHeader(descriptor, key.number, isRoot: parent == nil)
+        return SweepDirectory(self, descriptor: descriptor, key: key, header: header, parent: parent, name: name)
     }
 
     /// The zone that a directory's header says, which nothing vouches for: its keys are not here. `nil` for one that is no header.
@@ -130,10 +131,9 @@ extension Volume {
     /// Opens a directory for a sweep by its inode object: it was moved while the tree was walked.
     func sweptDirectory(_ inode: Inode) throws(Errno) -> SweepDirectory {
         let descriptor = try open(inode, flags: O_RDONLY | O_DIRECTORY)
-        let (header, keys) = try directoryHeader(descriptor, inode.number, isRoot: inode === rootInode)
+        let (header, _) = try directoryHeader(descriptor, inode.number, isRoot: inode === rootInode)
         return SweepDirectory(
-            self, descriptor: descriptor, key: inode.key, header: header, keys: keys, parent: nil, name: [],
-            inode: inode)
+            self, descriptor: descriptor, key: inode.key, header: header, parent: nil, name: [], inode: inode)
     }
 
     /// A plain user's own directory whose mode keeps its owner out is opened by lifting the mode for that moment.

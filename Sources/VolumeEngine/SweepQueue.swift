@@ -93,6 +93,8 @@ enum SweepThreads {
                         let body = Unmanaged<Body>.fromOpaque(context).takeRetainedValue()
                         body.run(body.index)
                     }
+                    // The C library keeps the stack for the next thread.
+                    linux_wipe_stack(Int(LINUX_STACK_USED))
                     return nil
                 }, context)
             if failed == 0 { threads.append(thread) } else { Unmanaged<Body>.fromOpaque(context).release() }

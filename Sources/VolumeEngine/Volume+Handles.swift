@@ -76,6 +76,11 @@ extension Volume {
             }
             guard let kept else { continue }
             if kept === handle { handles.added(inode) }
+            // A revocation may have taken the handles between the keys' reading and now; it does not come again.
+            do throws(Errno) { _ = try storingKeys(kept.zone) } catch {
+                inode.state.withLock { if $0.handle === kept { $0.handle = nil } }
+                throw error
+            }
             return kept
         }
     }
@@ -158,12 +163,8 @@ extension Volume {
     private func directoryKeys(_ header: DirectoryHeader, _ bytes: [UInt8], _ number: UInt64) throws(Errno)
         -> DirectoryKeys
     {
-        let zoneKeys = try storingKeys(header.zone)
-        let slot = header.slots[header.currentIndex]
+        let keys = try directoryKeys(of: header, number)
         do {
-            let dek = try zoneKeys.unwrap(slot)
-            let keys = try DirectoryKeys(
-                version: slot.version, dek: dek, directory: header.directory, hasPlaces: hasPlaces)
             let code = try HMACSHA256.code(key: keys.headerMAC, message: header.authenticatedBytes)
             guard HMACSHA256.isEqual(code, Array(bytes.suffix(DirectoryHeader.macSize))) else {
                 throw damaged(.directoryHeader, number, "not authentic")
@@ -174,6 +175,17 @@ extension Volume {
         } catch {
             throw damaged(.directoryHeader, number, "\(error)")
         }
+    }
+
+    /// The keys of the current slot of a header, which the caller has authenticated, or does.
+    func directoryKeys(of header: DirectoryHeader, _ number: UInt64) throws(Errno) -> DirectoryKeys {
+        let zoneKeys = try storingKeys(header.zone)
+        let slot = header.slots[header.currentIndex]
+        do {
+            let dek = try zoneKeys.unwrap(slot)
+            return try DirectoryKeys(
+                version: slot.version, dek: dek, directory: header.directory, hasPlaces: hasPlaces)
+        } catch { throw damaged(.directoryHeader, number, "\(error)") }
     }
 
     /// Encodes and authenticates a directory's header: the text of its symbolic link, with a NUL.

@@ -32,17 +32,37 @@ extension Volume {
     }
 
     /// Takes the keys of a closed zone out of memory: of files, of directories, in cipher contexts; and plaintext in buffers.
-    /// Waits for the operations that have them.
+    /// Waits for the operations that have them, and for those last: one that hangs in the lower storage keeps its own file's alone.
     package func forgetKeys(of inodes: [Inode]) {
-        for inode in inodes {
-            inode.state.withLock { $0.handle = nil }
-            gate(inode).lock.withLock { _ in
-                guard let content = inode.state.withLock({ $0.content }) else { return }
-                if !content.forgetKeys() { markDirty() }
-            }
-        }
+        for inode in inodes { inode.state.withLock { $0.handle = nil } }
+        let inUse = inodes.filter { !forgetKeysAtOnce(of: $0) }
         aead.wipe()
         buffers.wipe()
+        guard !inUse.isEmpty else { return }
+        for inode in inUse { gate(inode).lock.withLock { _ in forgetKeysInGate(of: inode) } }
+        aead.wipe()
+        buffers.wipe()
+    }
+
+    /// False when an operation of the file is under way, or something about it has to be stored first.
+    private func forgetKeysAtOnce(of inode: Inode) -> Bool {
+        gate(inode).lock.withLockIfAvailable { _ in
+            guard let content = inode.state.withLock({ $0.content }) else { return true }
+            return content.lock.writingIfAvailable { !content.hasToSettle && content.forgetKeys() } ?? false
+        } ?? false
+    }
+
+    private func forgetKeysInGate(of inode: Inode) {
+        guard let content = inode.state.withLock({ $0.content }) else { return }
+        if !content.lock.writing(content.forgetKeys) { markDirty() }
+    }
+
+    /// Files and directories among these inodes whose keys are in memory: none, after a revocation.
+    package func keysHeld(by inodes: [Inode]) -> Int {
+        inodes.count { inode in
+            let (handle, content) = inode.state.withLock { ($0.handle, $0.content) }
+            return handle != nil || content?.hasKeys.load(ordering: .acquiring) == true
+        }
     }
 
     /// Open files among these inodes.

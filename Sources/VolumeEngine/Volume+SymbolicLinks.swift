@@ -128,6 +128,8 @@ extension Volume {
         }
     }
 
+    // A revocation waits for nobody who seals or opens a short value, so its key is not left in the cipher context.
+
     /// Seals a short value.
     func seal(
         _ plaintext: UnsafeRawBufferPointer, under key: borrowing AEADKey, version: KeyVersion, aad: [UInt8]
@@ -159,6 +161,7 @@ extension Volume {
         do {
             try RandomBytes.fill(iv)
             try aead.withContext(for: key) { (context) throws(CipherError) in
+                defer { context.wipe() }
                 try context.loadForSealing(key)
                 try context.seal(iv: ivStart, aad: aad, plaintext: plaintext, ciphertext: outputStart, tag: tagStart)
             }
@@ -179,6 +182,7 @@ extension Volume {
                             else { return }
                             do throws(CipherError) {
                                 try aead.withContext(for: key) { (context) throws(CipherError) in
+                                    defer { context.wipe() }
                                     try context.loadForOpening(key)
                                     try context.open(
                                         iv: iv, aad: aad, ciphertext: ciphertext, tag: tag, plaintext: output)

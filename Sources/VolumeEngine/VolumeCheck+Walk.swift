@@ -133,7 +133,7 @@ extension VolumeCheck {
                 do throws(Errno) {
                     let data = try file.content.read(at: offset, count: count, buffer)
                     if data.isEmpty { break }  // Truncated meanwhile.
-                    took(data, of: file, at: offset)
+                    took(data, of: file, at: offset, buffer)
                     offset += UInt64(data.count)
                 } catch {
                     guard error == .io else { throw error }
@@ -169,7 +169,7 @@ extension VolumeCheck {
             do throws(Errno) {
                 let data = try file.content.read(at: offset, count: Int(next - offset), buffer)
                 if data.isEmpty { return end }
-                took(data, of: file, at: offset)
+                took(data, of: file, at: offset, buffer)
             } catch {
                 guard error == .io else { throw error }
                 var told = DamageScope.take()
@@ -191,7 +191,7 @@ extension VolumeCheck {
         _ told: [Damage]
     ) -> [Damage] {
         guard let data = try? file.content.readUnlisted(page, &search, buffer) else { return told }
-        took(data, of: file, at: Geometry.plainStart(of: page))
+        took(data, of: file, at: Geometry.plainStart(of: page), buffer)
         return told.map { damage in
             var damage = damage
             damage.page = page.rawValue
@@ -200,9 +200,15 @@ extension VolumeCheck {
         }
     }
 
-    private func took(_ data: UnsafeRawBufferPointer, of file: CheckedFile, at offset: UInt64) {
+    private func took(
+        _ data: UnsafeRawBufferPointer, of file: CheckedFile, at offset: UInt64, _ buffer: RequestBuffer
+    ) {
         file.output?.write(data, at: offset)
         count { $0.bytes += UInt64(data.count) }
-        pacer?.pass(data.count)
+        guard let pacer else { return }
+        // A revocation does not wait for who waits for its rate; what it knows of names it lets go of soon after.
+        let (size, zone) = (data.count, file.content.inode.zone)
+        buffer.wipe()
+        pacer.pass(size) { (try? volume.keys(zone)) != nil }
     }
 }

@@ -83,6 +83,8 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable () -> Void) {
             &thread, nil,
             { context in
                 if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
+                // The C library keeps the stack for the next thread.
+                linux_wipe_stack(Int(LINUX_STACK_USED))
                 return nil
             }, context.toOpaque())
         if failed == 0 { threads.append(thread) } else { context.release() }
@@ -109,11 +111,16 @@ final class Pacer: Sendable {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// Waits as long as `bytes` more are too many.
-    func pass(_ bytes: Int) {
+    /// Waits as long as `bytes` more are too many, ten seconds at the most, while `goesOn` says so.
+    func pass(_ bytes: Int, while goesOn: () -> Bool) {
         let total = done.add(UInt64(bytes), ordering: .relaxed).newValue
         let due = Double(total) / Double(bytesPerSecond)
-        let gone = Double(Self.now - start) / 1e9
-        if due > gone { usleep(useconds_t(min(due - gone, 10) * 1e6)) }
+        var left = min(due - Double(Self.now - start) / 1e9, 10)
+        while left > 0, goesOn() {
+            usleep(useconds_t(min(left, Self.step) * 1e6))
+            left -= Self.step
+        }
     }
+
+    private static let step = 0.05
 }

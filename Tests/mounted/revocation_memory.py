@@ -1,9 +1,12 @@
 """After a revocation the daemon's memory is searched for every key that it held before, and for what it has opened."""
 
+import json
+import os
 import re
+import time
 from pathlib import Path
 
-from harness import equal, on_volume
+from harness import equal, on_volume, spawn, wait_until
 from harness.ring import switched
 
 SLOT = 32
@@ -86,12 +89,12 @@ def no_key_is_left(volume):
 MARK = b"opened, and not to be left:"
 
 
-def marks(pid):
-    """Bytes of the daemon's memory that hold what was opened."""
+def marks(pid, mark=MARK):
+    """How many places of the daemon's memory hold what was opened."""
     found = 0
     for start, end, _ in regions(pid):
         try:
-            found += contents(pid, start, end).count(MARK)
+            found += contents(pid, start, end).count(mark)
         except OSError:
             continue  # Guard pages.
     return found
@@ -141,3 +144,109 @@ def nothing_of_a_read_that_failed_is_left_over_io_uring(volume):
     with switched("Y"):
         volume.mount("allow_other,transport=io_uring")
     read_damaged_and_revoke(volume)
+
+
+#: In every name, attribute value and link target of the following.
+NAME, VALUE, TARGET = b"no-name-is-left", b"no value is left", b"no/target/is/left"
+LONG = 255
+
+
+def name(number, length=30):
+    return (f"{number}-{NAME.decode()}-" + "x" * LONG)[:length]
+
+
+def make_tree(top):
+    for number in range(12):
+        directory = top / name(number) / name(number, LONG)
+        directory.mkdir(parents=True)
+        for length in (30, LONG):
+            file = directory / name(number, length)
+            file.write_bytes(MARK * 300)
+            for size in (20, 900):
+                os.setxattr(file, f"user.{NAME.decode()}.{size}", (VALUE * size)[:size])
+        os.setxattr(directory, f"user.{NAME.decode()}", VALUE)
+        os.symlink(TARGET.decode(), directory / f"short-{name(number)}")
+        os.symlink((TARGET.decode() + "/") * 200, directory / f"long-{name(number)}")
+
+
+def use_tree(top):
+    for place, directories, files in os.walk(top):
+        for entry in directories + files:
+            path = Path(place, entry)
+            for attribute in os.listxattr(path, follow_symlinks=False):
+                assert VALUE in os.getxattr(path, attribute, follow_symlinks=False)
+            if path.is_symlink():
+                assert TARGET.decode() in os.readlink(path)
+            elif path.is_file():
+                assert path.read_bytes().startswith(MARK)
+        for entry in files:
+            os.rename(Path(place, entry), Path(place, "y" + entry[1:]))
+
+
+def nothing_is_left(volume, options):
+    volume.init().mount(options)
+    top = volume.mountpoint
+    make_tree(top)
+    use_tree(top)
+    volume.command("revoke", top)
+    left = {mark: marks(volume.daemon, mark) for mark in (MARK, NAME, VALUE, TARGET)}
+    equal(left, dict.fromkeys(left, 0), "places in the daemon's memory that hold what was opened")
+    volume.unmount()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def no_name_value_or_target_is_left(volume):
+    nothing_is_left(volume, "allow_other,transport=dev-fuse")
+
+
+@on_volume(limit=120, needs=["lethefs", "io_uring"])
+def no_name_value_or_target_is_left_over_io_uring(volume):
+    with switched("Y"):
+        nothing_is_left(volume, "allow_other,transport=io_uring")
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def no_key_is_left_of_a_paused_reencryption(volume):
+    """It waits in the midst of a tree, with directories before it and around it."""
+    volume.init("--cryptoperiods", "none").mount()
+    top = volume.mountpoint
+    directory = top
+    for number in range(5):
+        directory = directory / name(number)
+        directory.mkdir()
+        (directory / "file").write_bytes((MARK * (2 << 20))[:2 << 20])
+    volume.unmount().mount()
+
+    def sweeps():
+        return json.loads(volume.command("reencrypt", top, "--status", "--json").stdout)["sweeps"]
+
+    volume.command("reencrypt", top, "--background", "--rate", "1")
+    wait_until(lambda: any(sweep["passedBytes"] > 0 for sweep in sweeps()), limit=30)
+    volume.command("reencrypt", top, "--pause")
+    before = keys_held(volume.daemon)
+    assert len(before) > 20, f"only {len(before)} keys were found in the daemon's arenas"
+    volume.command("revoke", top)
+    equal(traces(volume.daemon, before), [], "keys left in the daemon's memory")
+    left = {mark: marks(volume.daemon, mark) for mark in (MARK, NAME)}
+    equal(left, dict.fromkeys(left, 0), "places in the daemon's memory that hold what was opened")
+    volume.unmount()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def nothing_is_left_of_an_online_check_that_waits(volume):
+    """After each MiB for ten seconds."""
+    volume.init().mount()
+    top = volume.mountpoint
+    (top / name(1)).write_bytes((MARK * (4 << 20))[:4 << 20])
+    volume.unmount().mount()
+    check = spawn([volume.backend.program(), "check", top, "--online", "--rate", "0.1"], env=volume.env)
+    try:
+        time.sleep(2)
+        assert check.poll() is None, "the check has ended"
+        volume.command("revoke", top)
+        equal(marks(volume.daemon), 0, "places in the daemon's memory that hold what was opened")
+        wait_until(lambda: marks(volume.daemon, NAME) == 0, limit=2)
+    finally:
+        check.kill()
+        check.communicate()
+    volume.unmount()

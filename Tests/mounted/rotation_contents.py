@@ -8,19 +8,12 @@ import shutil
 import subprocess
 import time
 
-from harness import equal, on_volume, run
+from harness import equal, on_volume, run, wait_until
 from rotation import answer, keks, sample, verify
 
 
 def zone(volume, target):
     return answer(volume, "coverage", target)["zones"][0]
-
-
-def wait_until(what, limit=60):
-    end = time.monotonic() + limit
-    while not what():
-        assert time.monotonic() < end, "it did not end in time"
-        time.sleep(0.2)
 
 
 @on_volume(limit=240, needs=["lethefs"])

@@ -52,6 +52,13 @@ static inline ssize_t linux_getdents64(int fd, void *buffer, size_t count) {
 }
 static inline int linux_prctl(int option, unsigned long value) { return prctl(option, value, 0, 0, 0); }
 static inline void linux_explicit_bzero(void *p, size_t n) { explicit_bzero(p, n); }
+/// What a request, or a whole thread, uses of its stack is less.
+enum { LINUX_STACK_USED = 64 << 10 };
+/// Wipes so many bytes of the stack that functions called by the caller have used.
+__attribute__((noinline, unused)) static void linux_wipe_stack(size_t bytes) {
+    unsigned char below[bytes];
+    explicit_bzero(below, bytes);
+}
 /// Tells the processor that the thread looks at memory until another one changes it.
 static inline void linux_pause(void) {
 #if defined(__x86_64__)

@@ -1,6 +1,7 @@
 """Comparisons whose failures can be read: long values are shortened, the first difference is named."""
 
 import errno as errno_module
+import time
 
 
 def _short(value) -> str:
@@ -36,3 +37,11 @@ def raises(errnos, function, *arguments, **named):
         assert error.errno in wanted, f"{what}: {got} where {names} was due"
         return
     raise AssertionError(f"{what}: returned {_short(result)} where {names} was due")
+
+
+def wait_until(what, limit=60):
+    """Until `what()` is true, in at most `limit` seconds."""
+    end = time.monotonic() + limit
+    while not what():
+        assert time.monotonic() < end, "it did not end in time"
+        time.sleep(0.2)
