@@ -2,11 +2,11 @@
 #define _GNU_SOURCE
 #endif
 #include "Placement.h"
+#include "Threads.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,12 +52,6 @@ static pthread_cond_t watching = PTHREAD_COND_INITIALIZER;
 static struct lethefs_placement *all;
 // Places that are watched, and whether the watcher is there.
 static int watched, has_watcher;
-
-static long long now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 static int is_of_one_cpu(const struct lethefs_placement *place) { return place->fixed >= 0; }
 
@@ -131,7 +125,7 @@ static void lift(struct lethefs_placement *place) { settle(place, atomic_load(&p
 
 // Others want the CPUs: not SCHED_IDLE for a while. The caller holds `lock`.
 static void yield_to_others(struct lethefs_placement *place) {
-    long long at = now(), last = atomic_load(&place->not_before);
+    long long at = lethefs_now(), last = atomic_load(&place->not_before);
     place->pause = last != 0 && at - last < 2 * place->pause ? 2 * place->pause : PAUSE_NS;
     if (place->pause > LONGEST_PAUSE_NS) place->pause = LONGEST_PAUSE_NS;
     atomic_store(&place->not_before, at + place->pause);
@@ -249,17 +243,8 @@ static void *watch(void *unused) {
 // The caller holds `lock`. The watcher begins with the policy and the CPUs of the thread that makes it: one that is not gathered.
 static int start_watcher(void) {
     if (has_watcher) return 1;
-    pthread_t thread;
-    pthread_attr_t attributes;
-    sigset_t every, before;
-    sigfillset(&every);
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &every, &before);
-    has_watcher = pthread_create(&thread, &attributes, watch, NULL) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
+    const struct lethefs_thread how = {.stack = STACK, .is_detached = 1};
+    has_watcher = lethefs_start_thread(how, NULL, watch, NULL) == 0;
     return has_watcher;
 }
 
@@ -270,7 +255,7 @@ static void gather(struct lethefs_placement *place, int cpu) {
     if (result && is_of_one_cpu(place)) {
         // The calling thread is one that gathers.
         if (is_crowded(others_running() + 1)) yield_to_others(place);
-        is_low = now() >= atomic_load(&place->not_before);
+        is_low = lethefs_now() >= atomic_load(&place->not_before);
     }
     place->seen = atomic_load(&place->served) - 1;
     place->wanted = place->quiet = 0;
@@ -311,7 +296,7 @@ static void follow(struct lethefs_placement *place, pid_t program, int is_home, 
     int is_there = cpu >= 0 && cpu == atomic_load_explicit(&place->home, memory_order_relaxed);
     int until = is_of_one_cpu(place) ? (is_there ? LOOK_LATER : LOOK_SOON) : LOOK_AT_CROWD;
     atomic_store_explicit(&place->until_look, until, memory_order_relaxed);
-    if (is_there && (!is_of_one_cpu(place) || place->is_low || now() < atomic_load(&place->not_before))) return;
+    if (is_there && (!is_of_one_cpu(place) || place->is_low || lethefs_now() < atomic_load(&place->not_before))) return;
     begin_change(place);
     gather(place, cpu);
     end_change(place);

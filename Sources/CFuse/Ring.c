@@ -6,12 +6,14 @@
 #include "Ring.h"
 #include "RingIO.h"
 #include "RingProtocol.h"
+#include "Threads.h"
+
+#include <CLinux.h>
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,6 +181,7 @@ static void wipe_rest(struct lane *lane) {
 
 static void wipe_step(struct lane *lane) {
     wipe_rest(lane);
+    linux_wipe_stack(LINUX_STACK_USED);
     if (--lane->wipes_due > 0) return;
     lane->touched = lane->replied;
     atomic_store(&lane->wiped, atomic_load(&ring.wipe_wanted));
@@ -264,16 +267,8 @@ static int make_lane(struct lane *lane, unsigned queue) {
     madvise(memory, memory_size(), MADV_DONTDUMP);
     lane->areas[0] = (struct iovec){lane->memory, sizeof(struct fuse_uring_req_header)};
     lane->areas[1] = (struct iovec){payload(lane), ring.payload};
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK);
-    // Signals end the session by way of the thread that receives from /dev/fuse.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    result = -pthread_create(&lane->thread, &attributes, lane_thread, lane);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
+    const struct lethefs_thread how = {.stack = STACK};
+    result = lethefs_start_thread(how, &lane->thread, lane_thread, lane);
     lane->has_thread = result == 0;
     return result;
 }
