@@ -139,7 +139,7 @@ package final class DirectoryStream: @unchecked Sendable {
 extension Volume {
     /// opendir(3). The header is read first: a directory that cannot be read fails here.
     package func openDirectory(_ inode: Inode) throws(Errno) -> DirectoryStream {
-        _ = try admitted(inode)
+        try admit(inode)
         return DirectoryStream(inode, volume: self, descriptor: try open(inode, flags: O_RDONLY | O_DIRECTORY))
     }
 }

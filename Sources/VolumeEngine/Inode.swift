@@ -26,6 +26,8 @@ package final class Inode: Sendable {
         var location: Location?
         /// Held after the last known name is gone.
         var pinned: Descriptor?
+        /// Where `pinned` is kept although the file has other names.
+        var keptPin: KeptPins.Pin?
         /// Nodes of its page tree, after the last name is gone.
         var treeFile: Descriptor?
         /// Of a directory: descriptor and keys, while cached.

@@ -87,6 +87,7 @@ final class InodeTable: Sendable {
                 state.location = nil
                 state.handle = nil
                 state.pinned = nil
+                state.keptPin = nil
                 state.treeFile = nil
                 return parent
             }

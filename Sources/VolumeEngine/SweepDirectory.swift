@@ -105,6 +105,20 @@ extension Volume {
         }.inode
     }
 
+    /// Of an entry whose inode object leads nowhere: has it look where the sweep came to it. False where the name leads to something else
+    /// by now: what moves comes again.
+    func findAgain(_ entry: SweepEntry) throws(Errno) -> Bool {
+        guard case .named(let directory, let name) = entry else { return false }
+        let key = InodeKey(try Lower.stat(directory.descriptor, name))
+        guard let inode = table.find(key) else { return false }
+        defer { table.release(inode) }
+        let parent = try directory.inode()
+        name.withUnsafeBufferPointer { name in
+            if let name = name.baseAddress { relocate(inode, to: parent, name) }
+        }
+        return true
+    }
+
     /// Opens a directory for a sweep by its name in another, or the root.
     func sweptDirectory(_ parent: SweepDirectory?, _ name: [CChar]) throws(Errno) -> SweepDirectory {
         let flags = O_RDONLY | O_DIRECTORY
@@ -115,7 +129,10 @@ extension Volume {
             descriptor = try Lower.open(lowerRoot, ".", flags: flags)
         }
         let key = InodeKey(try Lower.stat(descriptor))
-        let (header, _) = try directoryHeader(descriptor, key.number, isRoot: parent == nil)
+        let (header, _) = try directoryHeader(descriptor, key.number, isRoot: parent == nil) {
+            guard let parent else { return false }
+            return (try? Lower.stat(parent.descriptor, name)).map { InodeKey($0) != key } ?? true
+        }
         return SweepDirectory(self, descriptor: descriptor, key: key, header: header, parent: parent, name: name)
     }
 
@@ -131,7 +148,8 @@ extension Volume {
     /// Opens a directory for a sweep by its inode object: it was moved while the tree was walked.
     func sweptDirectory(_ inode: Inode) throws(Errno) -> SweepDirectory {
         let descriptor = try open(inode, flags: O_RDONLY | O_DIRECTORY)
-        let (header, _) = try directoryHeader(descriptor, inode.number, isRoot: inode === rootInode)
+        let (header, _) = try directoryHeader(
+            descriptor, inode.number, isRoot: inode === rootInode, isGone: { isRemoved(inode) })
         return SweepDirectory(
             self, descriptor: descriptor, key: inode.key, header: header, parent: nil, name: [], inode: inode)
     }

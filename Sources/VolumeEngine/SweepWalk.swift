@@ -223,7 +223,13 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
     }
 
     private func attempt(_ entry: SweepEntry, _ body: (SweepEntry) throws(Errno) -> Void) {
-        do throws(Errno) { try body(entry) } catch { note(error, entry.path) }
+        do throws(Errno) {
+            do throws(Errno) { try body(entry) } catch {
+                guard error == .stale, try volume.findAgain(entry) else { throw error }
+                // It was remembered by a name that it has lost.
+                try body(entry)
+            }
+        } catch { note(error, entry.path) }
     }
 
     private func note(_ error: Errno, _ path: @autoclosure () -> String) {

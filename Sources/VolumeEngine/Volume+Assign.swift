@@ -112,7 +112,8 @@ extension Volume {
                 else { throw .stale }
             }
             return try keyUse.reading { () throws(Errno) in
-                let (header, keys) = try directoryHeader(directory.descriptor, directory.key.number, isRoot: false)
+                let (header, keys) = try directoryHeader(
+                    directory.descriptor, directory.key.number, isRoot: false, isGone: { isRemoved(inode) })
                 guard header.zone == transition.source else {
                     // Whoever made a handle of another zone's header has it no longer.
                     inode.state.withLock {

@@ -39,7 +39,8 @@ extension Volume {
     /// Lets a program's operation on an inode pass, or says why not.
     func admit(_ inode: Inode) throws(Errno) {
         _ = try keys(inode.zone)
-        if inode.kind == .directory { _ = try admitted(inode) }
+        // One that is gone has no header any more.
+        if inode.kind == .directory, !isRemoved(inode) { _ = try admitted(inode) }
     }
 
     /// Deeper trees are refused with ELOOP, so that a cycle that somebody made on the lower storage ends.
@@ -129,17 +130,20 @@ extension Volume {
 
     /// Reads and authenticates `lethefs.dir`.
     private func readDirectoryHeader(_ descriptor: Descriptor, _ inode: Inode) throws(Errno) -> DirectoryHandle {
-        let (header, keys) = try directoryHeader(descriptor, inode.number, isRoot: inode === rootInode)
+        let (header, keys) = try directoryHeader(
+            descriptor, inode.number, isRoot: inode === rootInode, isGone: { isRemoved(inode) })
         return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
     }
 
-    /// The header of a lower directory, authenticated, and the keys of its current slot.
+    /// The header of a lower directory, authenticated, and the keys of its current slot. Where there is none, `isGone` tells whether the
+    /// directory was removed meanwhile: ENOENT then.
     func directoryHeader(
-        _ descriptor: Descriptor, _ number: UInt64, isRoot: Bool
+        _ descriptor: Descriptor, _ number: UInt64, isRoot: Bool, isGone: () -> Bool
     ) throws(Errno) -> (DirectoryHeader, DirectoryKeys) {
         let text: [UInt8]
         do { text = try Lower.readLink(descriptor, ReservedName.directoryHeader) } catch {
             guard error == .noEntry || error == .invalid else { throw error }
+            if isGone() { throw .noEntry }
             throw damaged(.directoryHeader, number, "missing")
         }
         guard let bytes = Base64URL.decode(text) else {

@@ -89,6 +89,7 @@ extension Volume {
             let old = state.location?.parent
             state.location = location
             state.pinned = nil
+            state.keptPin = nil
             if hasPlaces, !isMoved {
                 state.isPlaceVerified = false
                 if inode.kind == .directory { state.headerChanged() }
@@ -120,14 +121,19 @@ extension Volume {
     /// Ends what `pin` began: `removed` says that the name is gone.
     func unpin(_ inode: Inode, removed: Bool, last: Bool) {
         if removed, last {
+            // A directory's keys go at once, and what has none is not read again.
+            inode.state.withLock { $0.handle = nil }
             table.detach(inode)
-        } else if !removed || !mayKeepPin() {
-            inode.state.withLock { $0.pinned = nil }
+        } else {
+            let kept = removed ? pins.take(atMost: options.handleCapacity) : nil
+            inode.state.withLock { state in
+                state.keptPin = kept
+                if kept == nil { state.pinned = nil }
+            }
         }
         table.release(inode)
     }
 
-    /// Of a file that has other names, the descriptor is a convenience until one of them is looked up: it is kept while there are
-    /// few. Without it, a program that holds such a file by nothing but a path descriptor gets ESTALE.
-    private func mayKeepPin() -> Bool { keptPins.add(1, ordering: .relaxed).newValue <= options.handleCapacity }
+    /// A directory that is gone, and that somebody still has.
+    func isRemoved(_ inode: Inode) -> Bool { inode.kind == .directory && inode !== rootInode && !table.holds(inode) }
 }

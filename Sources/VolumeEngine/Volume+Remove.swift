@@ -22,7 +22,8 @@ extension Volume {
     func remove(
         _ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>, _ action: () throws(Errno) -> Void
     ) throws(Errno) {
-        let isLast = info.st_nlink == 1
+        // A directory has one name, whatever its links count.
+        let isLast = info.st_nlink == 1 || Inode.Kind(mode: info.st_mode) == .directory
         var tail: String?
         if isLast, Inode.Kind(mode: info.st_mode) == .symbolicLink, info.st_size == LinkEncoding.maximumTarget {
             tail = Self.tailID(try Lower.readLink(handle.descriptor, name))
@@ -97,14 +98,13 @@ extension Volume {
                     isRenamed = false
                 }
             }
-            forgetDirectory(info)
             handle.removeSidecar(lower)
             if isRenamed { discard(temporary, in: handle.descriptor, directory, holding) }
         }
     }
 
     /// The header first, and then the directory: a crash between leaves an empty one that has none.
-    private func removeInPlace(
+    func removeInPlace(
         _ directory: Descriptor, _ name: UnsafePointer<CChar>, in parent: Descriptor
     ) throws(Errno) {
         let header = try Lower.readLink(directory, ReservedName.directoryHeader).map(CChar.init(bitPattern:)) + [0]
@@ -113,14 +113,6 @@ extension Volume {
             try Lower.symlink(target: header, directory, ReservedName.directoryHeader)
             throw error
         }
-    }
-
-    /// Takes a removed directory's inode out of the table, whatever its link count was.
-    func forgetDirectory(_ info: stat) {
-        guard let inode = table.find(InodeKey(info)) else { return }
-        inode.state.withLock { $0.handle = nil }
-        table.detach(inode)
-        table.release(inode)
     }
 
     /// What a lower directory holds.

@@ -130,9 +130,20 @@ private struct Renaming {
             try Lower.rename(
                 old.descriptor, from.text, new.descriptor, to.text, flags: UInt32(LINUX_RENAME_EXCHANGE))
         }
-        volume.forgetDirectory(target)
+        do throws(Errno) { try removeReplaced(directory, holding) } catch {
+            // Otherwise a rename that the program is told has failed would have been done by half.
+            try Lower.rename(
+                old.descriptor, from.text, new.descriptor, to.text, flags: UInt32(LINUX_RENAME_EXCHANGE))
+            throw error
+        }
+    }
+
+    private func removeReplaced(_ directory: Descriptor, _ holding: Volume.Holding) throws(Errno) {
         let temporary = try Volume.temporaryName()
-        try Lower.rename(old.descriptor, from.text, old.descriptor, temporary)
+        do throws(Errno) { try Lower.rename(old.descriptor, from.text, old.descriptor, temporary) } catch {
+            guard error == .noSpace, holding == .header else { throw error }
+            return try volume.removeInPlace(directory, from.text, in: old.descriptor)
+        }
         volume.discard(temporary, in: old.descriptor, directory, holding)
     }
 

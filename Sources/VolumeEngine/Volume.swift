@@ -52,7 +52,7 @@ package final class Volume: Sendable {
     package let buffers = BufferPool()
     package let rootInode: Inode
     /// Descriptors kept, in the life of this mount, of files that lost a name and have others.
-    let keptPins = Atomic<Int>(0)
+    let pins = KeptPins()
     /// What changes places while a sweep walks the tree.
     let moves = MoveLog()
     /// Trees that are on their way from one zone to another.

@@ -133,6 +133,35 @@ def removed_while_open(d):
     equal(os.listdir(d / "dir"), [])
 
 
+@on_mount()
+def removed_while_somebody_is_in_it(d):
+    """Of many: as often as names may be remembered, and more. It stays itself, also when its name is given anew."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            for number in range(300):
+                (d / "dir").mkdir()
+                os.chdir(d / "dir")
+                os.rmdir(d / "dir")
+                if number % 100 == 0:
+                    (d / "dir").mkdir(0o755)
+                    os.chmod(".", 0o700)
+                    equal(os.stat(".").st_nlink, 0, "links of the removed one")
+                    equal(os.stat(d / "dir").st_mode & 0o777, 0o755, "mode of the new one")
+                    # Nothing is in it, and nothing can be made in it.
+                    equal(os.listdir("."), [])
+                    raises(errno.ENOENT, os.mkdir, "new")
+                    os.chdir(d)
+                    os.rmdir(d / "dir")
+            status = 0
+        except BaseException as error:
+            print(f"in the removed directory: {error!r}", flush=True)
+        finally:
+            os._exit(status)
+    equal(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, "who was in it")
+
+
 @on_mount(limit=60)
 def nothing_internal_is_visible(d):
     top = d.parent
