@@ -14,6 +14,17 @@ struct FuseRequest: ~Copyable {
     /// The calling program.
     var context: fuse_ctx { fuse_req_ctx(raw).pointee }
 
+    /// The calling program's supplementary groups; none where /proc does not tell.
+    var groups: [gid_t] {
+        var found = [gid_t](repeating: 0, count: 64)
+        var count = fuse_req_getgroups(raw, Int32(found.count), &found)
+        if count > found.count {
+            found = [gid_t](repeating: 0, count: Int(count))
+            count = fuse_req_getgroups(raw, count, &found)
+        }
+        return Array(found.prefix(max(0, min(Int(count), found.count))))
+    }
+
     consuming func reply(_ error: Errno) {
         fuse_reply_err(raw, error.rawValue)
         discard self

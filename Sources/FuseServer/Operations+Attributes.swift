@@ -29,10 +29,13 @@ extension FileSystem {
         }
         operations.setxattr = { raw, node, name, value, size, flags in
             guard let raw, let name else { return }
-            fileSystem(raw).perform(FuseRequest(raw)) { (fs) throws(Errno) in
+            let request = FuseRequest(raw)
+            let program = ACLSetter(request)
+            fileSystem(raw).perform(request) { (fs) throws(Errno) in
+                let (inode, name) = (fs.inode(node), try attributeName(name))
                 try fs.volume.setAttribute(
-                    fs.inode(node), try attributeName(name), UnsafeRawBufferPointer(start: value, count: size),
-                    flags: flags)
+                    inode, name, UnsafeRawBufferPointer(start: value, count: size), flags: flags)
+                if name == "system.posix_acl_access" { try program.clearSetGID(of: inode, fs.volume) }
             }
         }
         operations.getxattr = { raw, node, name, size in

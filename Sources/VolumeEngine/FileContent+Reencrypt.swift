@@ -33,6 +33,11 @@ extension FileContent {
 
     private func prepareAlone(_ cutoff: UInt64) throws(Errno) -> Preparation {
         try ensureKeys()
+        // A program that has asked for the keys, and is about to store an attribute under them, comes before or after.
+        return try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in try prepareInGate(cutoff) }
+    }
+
+    private func prepareInGate(_ cutoff: UInt64) throws(Errno) -> Preparation {
         let hasAttributes = try volume.hasSealedAttributes(lock.reading { descriptor })
         return try lock.writing { () throws(Errno) in
             guard isWritable else { throw .access }

@@ -25,8 +25,10 @@ extension Volume {
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         if Self.isClear(name) {
             do throws(Errno) { return try Lower.getAttribute(path: node.procPath, name) } catch {
-                if error == .noData { inode.noteAbsent(.kind(of: name), since: mark) }
-                throw error
+                // A lower file system without ACLs: to the kernel “not supported” would be an error, and no access at all.
+                guard error == .noData || error == .notSupported else { throw error }
+                inode.noteAbsent(.kind(of: name), since: mark)
+                throw .noData
             }
         }
         // Most files have none at all, and are asked often: then no key is needed to say so.
@@ -86,6 +88,14 @@ extension Volume {
         _ keys: [AttributeKey], _ node: Descriptor, _ name: String, _ value: UnsafeRawBufferPointer, flags: Int32
     ) throws(Errno) {
         guard let key = keys.first else { throw .io }
+        var flags = flags
+        if flags != 0, keys.count > 1 {
+            // It may be there under another of the keys.
+            let isThere = try hasAttribute(keys, node, name)
+            if isThere, flags & Int32(XATTR_CREATE) != 0 { throw .exists }
+            if !isThere, flags & Int32(XATTR_REPLACE) != 0 { throw .noData }
+            flags = 0
+        }
         let plaintext = XattrPlaintext(name: Array(name.utf8), value: Array(value)).encoded
         let blob = try plaintext.withUnsafeBufferPointer { (plaintext) throws(Errno) in
             try seal(UnsafeRawBufferPointer(plaintext), with: key)
@@ -100,6 +110,16 @@ extension Volume {
                 guard error == .noData else { throw error }
             }
         }
+    }
+
+    private func hasAttribute(_ keys: [AttributeKey], _ node: Descriptor, _ name: String) throws(Errno) -> Bool {
+        for key in keys {
+            do throws(Errno) {
+                _ = try Lower.getAttribute(path: node.procPath, try key.lowerName(name))
+                return true
+            } catch { guard error == .noData else { throw error } }
+        }
+        return false
     }
 
     /// listxattr(2).
@@ -162,10 +182,11 @@ extension Volume {
     /// Seals an object's attributes by its current key, where they are under an older one. Returns how many were.
     func resealAttributes(_ inode: Inode) throws(Errno) -> Int {
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
-        let sealed = try Lower.listAttributes(path: node.procPath).filter(isOurs)
-        guard !sealed.isEmpty else { return 0 }
         return try attributeGate(inode).lock.withLock { (_) throws(Errno) in
-            try withAttributeKeys(inode) { (keys) throws(Errno) in try reseal(sealed, node, keys, inode) }
+            // Not before: one that a program is about to store would be missing.
+            let sealed = try Lower.listAttributes(path: node.procPath).filter(isOurs)
+            guard !sealed.isEmpty else { return 0 }
+            return try withAttributeKeys(inode) { (keys) throws(Errno) in try reseal(sealed, node, keys, inode) }
         }
     }
 

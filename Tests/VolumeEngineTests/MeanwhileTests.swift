@@ -38,17 +38,18 @@ import VolumeFormat
         test.volume.forget(try test.makeDirectory("outer"), count: 1)
         test.volume.forget(try test.makeDirectory("inner", in: try test.lookUp("outer").inode), count: 1)
         try test.remount()
-        let (volume, hasCome) = (test.volume, Atomic<Bool>(false))
+        let volume = test.volume
+        let hasCome = Mutex(false)
         let outer = try test.lookUp("outer").inode
         #expect(volume.keysHeld(by: [outer]) == 0)
         FaultInjection.arm(nth: 1, of: [.getxattr]) {
             close(volume)
             forgetKeys(volume)
-            hasCome.store(true, ordering: .relaxed)
+            hasCome.withLock { $0 = true }
         }
         defer { FaultInjection.disarm() }
         #expect(throws: Errno.keyRevoked) { _ = try test.list(outer) }
-        #expect(hasCome.load(ordering: .relaxed), "no attribute was read")
+        #expect(hasCome.withLock { $0 }, "no attribute was read")
         #expect(volume.keysHeld(by: [outer, test.top]) == 0)
     }
 
@@ -89,7 +90,8 @@ import VolumeFormat
         let pending = try test.mount.beginReencryption(
             .root, scope: nil, rate: 0, flags: [], editing: RewrapTests.editing(test))
         let (mount, editing) = (test.mount, RewrapTests.editing(test))
-        let (failure, findings) = (Mutex<String?>(nil), Mutex<[String]>([]))
+        let failure = Mutex<String?>(nil)
+        let findings = Mutex<[String]>([])
         let walk = Mutex<DispatchGroup?>(nil)
         FaultInjection.arm(nth: 1, of: [.fstat]) {
             let group = start {
@@ -112,5 +114,34 @@ import VolumeFormat
         try file.write([2])
         file.close()
         #expect(try test.read("second") == [2])
+    }
+
+    /// A re-encryption of a file comes when a program's attribute of it has been sealed, and is not stored yet.
+    @Test(arguments: [10, 50_000]) func anAttributeIsBeingStored(size: Int) throws {
+        let test = try TestVolume()
+        let file = try test.create("file")
+        try file.write([UInt8](repeating: 1, count: size))
+        file.close()
+        let inode = try test.lookUp("file").inode
+        let pending = try test.mount.beginReencryption(
+            .root, scope: nil, rate: 0, flags: [], editing: RewrapTests.editing(test))
+        let (mount, editing) = (test.mount, RewrapTests.editing(test))
+        let failure = Mutex<String?>(nil)
+        let sweep = Mutex<DispatchGroup?>(nil)
+        FaultInjection.arm(nth: 1, of: [.setxattr]) {
+            let group = start {
+                do { _ = try mount.reencrypt(.root, pending, editing: editing, control: SweepControl()) } catch {
+                    failure.withLock { $0 = "\(error)" }
+                }
+            }
+            sweep.withLock { $0 = group }
+        }
+        try test.setAttribute(inode, "user.color", [1, 2, 3])
+        FaultInjection.disarm()
+        try #require(sweep.withLock { $0 }).wait()
+        #expect(failure.withLock { $0 } == nil)
+        #expect(try test.volume.getAttribute(inode, "user.color") == [1, 2, 3])
+        #expect(try test.volume.listAttributes(inode) == ["user.color"])
+        #expect(test.check().findings == [])
     }
 }

@@ -2,10 +2,14 @@
 
 import errno
 import os
+import struct
 
-from harness import as_user, equal, on_mount, raises, run
+from harness import as_user, equal, on_mount, on_volume, raises, run
 
 ALICE, BOB, TEAM = 60001, 60002, 60010
+#: As the kernel has it: version 2; the owner, ALICE, the group, a mask, others.
+ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 6, who) for tag, who in (
+    (1, 0xFFFFFFFF), (2, ALICE), (4, 0xFFFFFFFF), (16, 0xFFFFFFFF), (32, 0xFFFFFFFF)))
 
 
 def setfacl(*words):
@@ -121,3 +125,37 @@ def directory_lists_grant_creation(d):
     setfacl("-m", f"u:{ALICE}:rwx", d / "box")
     as_user(ALICE, ALICE, (d / "box/new").touch)
     equal((d / "box/new").stat().st_uid, ALICE)
+
+
+@on_mount()
+def a_list_by_one_outside_the_group_takes_set_gid(d):
+    """posix_acl_update_mode of Linux, CVE-2016-7097."""
+    for name, groups, left in (("outside", [], 0o775), ("inside", [TEAM], 0o2775)):
+        path = d / name
+        path.touch()
+        os.chown(path, ALICE, TEAM)
+        os.chmod(path, 0o2775)
+        as_user(ALICE, ALICE, setfacl, "-m", f"u:{BOB}:rwx", path, groups=groups)
+        equal(path.stat().st_mode & 0o7777, left, name)
+    setfacl("-m", f"u:{ALICE}:rwx", d / "inside")
+    equal((d / "inside").stat().st_mode & 0o7777, 0o2775, "root's")
+
+
+@on_volume(limit=60, needs=["lethefs"])
+def a_lower_file_system_without_lists(volume):
+    """Others than the owner get in by the mode, as everywhere; and there is no list to be set."""
+    run(["mount", "-t", "ramfs", "none", volume.lower])
+    try:
+        volume.init().mount()
+        top = volume.mountpoint
+        (top / "f").write_bytes(b"by mode")
+        os.chmod(top / "f", 0o644)
+        os.chown(top / "f", ALICE, TEAM)
+        os.mkdir(top / "dir", 0o755)
+        os.chmod(top / "dir", 0o755)
+        equal(as_user(BOB, TEAM, (top / "f").read_bytes), b"by mode")
+        equal(as_user(BOB, BOB, os.listdir, top / "dir"), [])
+        raises(errno.EOPNOTSUPP, os.setxattr, top / "f", "system.posix_acl_access", ACL)
+        volume.unmount().check()
+    finally:
+        run(["umount", volume.lower])
