@@ -4,6 +4,7 @@
 #include "CFuse.h"
 #include "Ring.h"
 #include "RingProtocol.h"
+#include "Threads.h"
 #include "Workers.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 
 // More than the headers before what FUSE_WRITE carries.
 enum { REQUEST_HEAD = 4096 };
+#define LONGEST_UNMOUNT_NS 2000000000LL
 
 static _Thread_local unsigned request_flags;
 static _Thread_local int has_own_fs_context;
@@ -54,7 +56,11 @@ void lethefs_note_request(const void *buffer, size_t length) {
     }
     case FUSE_SETATTR: {
         const struct fuse_setattr_in *setattr = body;
-        if (body_length >= sizeof *setattr && (setattr->valid & FATTR_KILL_SUIDGID)) request_flags = LETHEFS_KILL_SUIDGID;
+        if (body_length < sizeof *setattr) break;
+        // One that sets nothing is how the kernel announces a write, fallocate or copy_file_range by a program that may not keep those bits:
+        // the latter two have no flag of their own, and the reply tells the kernel the new mode.
+        int is_empty = (setattr->valid & ~(unsigned)(FATTR_FH | FATTR_LOCKOWNER)) == 0;
+        if (is_empty || (setattr->valid & FATTR_KILL_SUIDGID)) request_flags = LETHEFS_KILL_SUIDGID;
         break;
     }
     case FUSE_OPEN: {
@@ -205,17 +211,20 @@ void lethefs_set_thread_umask(mode_t mask) {
 static int receive(struct fuse_session *session, int until_init) {
     struct fuse_buf buffer = {0};
     int result = 0;
+    long long failed = 0;
     while (!fuse_session_exited(session)) {
+        // Negative descriptors are left out by poll(2).
         struct pollfd waited[2] = {
-            {.fd = fuse_session_fd(session), .events = POLLIN}, {.fd = lethefs_ring_failure_fd(), .events = POLLIN}};
-        int ready = poll(waited, lethefs_ring_is_prepared() ? 2 : 1, 1000);
-        if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
-        if (waited[0].revents == 0 && waited[1].revents != 0) {
-            // The last lane of a queue has gone. That is an unmount under way, or nobody would serve that CPU's programs any more.
-            if (poll(waited, 1, 2000) > 0) continue;
+            {.fd = fuse_session_fd(session), .events = POLLIN},
+            {.fd = lethefs_ring_is_prepared() && failed == 0 ? lethefs_ring_failure_fd() : -1, .events = POLLIN}};
+        int ready = poll(waited, 2, 1000);
+        // The last lane of a queue has gone. That is an unmount under way, or nobody would serve that CPU's programs any more.
+        if (ready > 0 && waited[1].revents != 0) failed = lethefs_now();
+        if (failed != 0 && lethefs_now() - failed > LONGEST_UNMOUNT_NS) {
             result = -EIO;
             break;
         }
+        if (ready <= 0 || waited[0].revents == 0) continue;
         result = fuse_session_receive_buf(session, &buffer);
         if (result == -EINTR || result == -EAGAIN) {
             result = 0;

@@ -196,13 +196,18 @@ static void serve_and_commit(struct lane *lane) {
 // A lane that waits for a request wipes all of its memory; one that is busy, what its next two replies leave. The kernel writes a request
 // into the memory only while this thread is in io_uring_enter: when a reply is handed over, or when it waits (deferred task work).
 static int wipe(struct lane *lane) {
-    if (lane->wipes_due == 0) lane->wipes_due = 2;
     if (lethefs_ring_io_submit(&lane->io) < 0) return -1;
-    if (lethefs_ring_io_is_empty(&lane->io)) {
-        lane->replied = 0;
-        lane->wipes_due = 1;
-        wipe_step(lane);
-    }
+    if (!lethefs_ring_io_is_empty(&lane->io)) return 0;
+    lane->replied = 0;
+    lane->wipes_due = 1;
+    wipe_step(lane);
+    return 0;
+}
+
+static int hear_wake(struct lane *lane) {
+    uint64_t count;
+    if (read(lane->wake_fd, &count, sizeof count) < 0) return -1;
+    if (lane->wipes_due == 0) lane->wipes_due = 2;
     lethefs_ring_io_poll(&lane->io, lane->wake_fd, OF_WAKE);
     return 0;
 }
@@ -213,6 +218,8 @@ static void serve_lane(struct lane *lane) {
     lethefs_ring_io_poll(&lane->io, lane->wake_fd, OF_WAKE);
     submit_register(lane);
     for (;;) {
+        // It may wait for long now.
+        if (lane->wipes_due > 0 && wipe(lane) != 0) return;
         if (lethefs_ring_io_wait(&lane->io) < 0) return;
         struct lethefs_completion completion;
         int ends = 0, woken = 0;
@@ -226,10 +233,7 @@ static void serve_lane(struct lane *lane) {
             }
         }
         if (atomic_load(&ring.stopping)) ends = 1;
-        if (woken && !ends) {
-            uint64_t count;
-            if (read(lane->wake_fd, &count, sizeof count) < 0 || wipe(lane) != 0) ends = 1;
-        }
+        if (woken && !ends && hear_wake(lane) != 0) ends = 1;
         if (!ends) continue;
         // A reply that is ready goes out first: its program is waiting.
         lethefs_ring_io_submit(&lane->io);

@@ -17,13 +17,14 @@ enum { ENTRIES = 4, ENTRY_SIZE = 128 };
 int lethefs_possible_cpus(void) {
     FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
     if (file == NULL) return -errno;
-    // "0" or "0-7"; of a list with holes the highest counts: queues are numbered by CPU.
-    int highest = -1, number;
-    char separator;
-    while (fscanf(file, "%d%c", &number, &separator) >= 1)
-        if (number > highest) highest = number;
+    // "0" or "0-7". Of a list with holes the kernel has fewer queues than numbers, and would refuse the highest after INIT.
+    int first = -1, last = -1;
+    char separator = '\n', end = '\n';
+    int found = fscanf(file, "%d%c%d%c", &first, &separator, &last, &end);
     fclose(file);
-    return highest >= 0 ? highest + 1 : -EINVAL;
+    if (first != 0 || end != '\n') return -EINVAL;
+    if (found <= 2) return separator == '\n' ? 1 : -EINVAL;
+    return separator == '-' && last >= 0 ? last + 1 : -EINVAL;
 }
 
 static int map_queues(struct lethefs_ring_io *io, const struct io_uring_params *p) {

@@ -76,6 +76,26 @@ def write_by_another_clears_set_id_bits(d):
 
 
 @on_mount()
+def copying_and_allocating_by_another_clear_set_id_bits(d):
+    (d / "source").write_bytes(b"x" * 9000)
+
+    def copy(path):
+        with open(d / "source", "rb") as source, open(path, "r+b") as target:
+            assert os.copy_file_range(source.fileno(), target.fileno(), 5000) > 0
+
+    def allocate(path):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, 20_000)
+
+    for name, change in (("copy", copy), ("allocate", allocate)):
+        path = d / name
+        path.write_bytes(b"y" * 100)
+        os.chmod(path, 0o6777)
+        as_user(NOBODY, NOBODY, change, path)
+        equal(mode(path), 0o777, name)
+
+
+@on_mount()
 def root_write_keeps_set_id_bits(d):
     (d / "f").touch()
     os.chmod(d / "f", 0o6755)
