@@ -59,7 +59,7 @@ final class AssignSweep: SweepVisitor {
         guard counts else { return }
         control.count {
             $0.files += 1
-            $0.bytes += size
+            $0.bytes.addUpToMaximum(size)
         }
     }
 

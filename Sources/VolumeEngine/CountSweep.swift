@@ -25,7 +25,7 @@ final class CountSweep: SweepVisitor {
         let info = try Lower.stat(directory.descriptor, name)
         control.count {
             $0.files += 1
-            $0.bytes += Volume.plainSize(info)
+            $0.bytes.addUpToMaximum(Volume.plainSize(info))
         }
     }
 

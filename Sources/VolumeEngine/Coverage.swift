@@ -105,7 +105,7 @@ final class CoverageSweep: SweepVisitor {
         guard (header?.zone ?? entry.zone) == zone else { return }
         control.count {
             $0.files += 1
-            $0.bytes += Volume.plainSize(info)
+            $0.bytes.addUpToMaximum(Volume.plainSize(info))
         }
         if let header {
             count(header.slots, size: Volume.plainSize(info)) { entry.path }
@@ -154,7 +154,7 @@ final class CoverageSweep: SweepVisitor {
             func add(_ count: inout Coverage.Count) {
                 if let size {
                     count.files += 1
-                    count.bytes += size
+                    count.bytes.addUpToMaximum(size)
                 } else {
                     count.directories += 1
                 }

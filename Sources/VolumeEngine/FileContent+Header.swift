@@ -100,6 +100,14 @@ extension FileContent {
     /// Whether `settle` has something to store. The caller holds `lock`.
     var hasToSettle: Bool { isWritable && (stage != .closed || header.state == .open) }
 
+    /// Whether the last page was sealed when the file ended later in it: a truncation was stored, and a crash came before its page was. What
+    /// lies there must not come back when the file grows.
+    private func lastPageTellsMore() throws(Errno) -> Bool {
+        guard size > 0 else { return false }
+        let page = Geometry.page(at: size - 1)
+        return try volume.usedLength(of: page, descriptor) > Int(size - Geometry.plainStart(of: page))
+    }
+
     /// Brings header and lower length up to date when the last handle goes. The caller holds the gate and `lock`.
     func settle() throws(Errno) {
         guard hasToSettle else { return }
@@ -109,7 +117,10 @@ extension FileContent {
         let isDoubtful = stage == .doubtful
         let wasUnwritten = stage == .unwritten
         if isDoubtful, try hasHoles() { header.flags.insert(.sparse) }
-        if !isDoubtful, tailIsDoubtful { try clearTail() }
+        if tailIsDoubtful {
+            let mustGo = isDoubtful ? try lastPageTellsMore() : true
+            if mustGo { try clearTail() }
+        }
         header.state = .closed
         header.size = size
         header.generation += 1

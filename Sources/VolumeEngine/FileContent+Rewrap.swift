@@ -225,7 +225,7 @@ final class RewrapSweep: SweepVisitor {
         let (swept, size) = try volume.rewrapFile(entry, zone)
         control.count {
             $0.files += 1
-            $0.bytes += size
+            $0.bytes.addUpToMaximum(size)
             if swept == .changed {
                 $0.changed += 1
                 $0.sealed += UInt64(Geometry.headerSize)

@@ -88,7 +88,7 @@ extension FileContent {
                 return cutLines(to: 0)
             }
             // A last page that cannot be read stays as it is.
-            do throws(Errno) { try cutLastPage(at: size) } catch { guard error == .io else { throw error } }
+            try cutLastPage(at: size, leavesUnreadable: true)
             try setLowerLength()
         } catch {
             tailIsDoubtful = true
@@ -97,22 +97,29 @@ extension FileContent {
     }
 
     /// Makes the bytes after `end` zero in the page that holds the byte before it: they must not come back when the file grows.
-    func cutLastPage(at end: UInt64) throws(Errno) {
+    func cutLastPage(at end: UInt64, leavesUnreadable: Bool = false) throws(Errno) {
         guard end > 0 else { return }
         let page = Geometry.page(at: end - 1)
         let used = Int(end - Geometry.plainStart(of: page))
         guard used < Geometry.capacity(of: page) else { return }
-        try rewritePage(page, used: used) { plain in
+        try rewritePage(page, used: used, leavesUnreadable: leavesUnreadable) { plain in
             (plain + used).initializeMemory(as: UInt8.self, repeating: 0, count: Geometry.capacity(of: page) - used)
         }
     }
 
     /// Opens one page, changes its plaintext, and seals it again. A hole is left alone.
-    func rewritePage(_ page: PageIndex, used: Int, _ change: (UnsafeMutableRawPointer) -> Void) throws(Errno) {
+    func rewritePage(
+        _ page: PageIndex, used: Int, leavesUnreadable: Bool = false, _ change: (UnsafeMutableRawPointer) -> Void
+    ) throws(Errno) {
         let buffer = volume.buffers.take()
         defer { volume.buffers.give(buffer) }
         buffer.willUse(pages: 1)
-        guard try loadPage(page, into: buffer.plain, scratch: buffer.cipher) else { return }
+        do throws(Errno) {
+            guard try loadPage(page, into: buffer.plain, scratch: buffer.cipher) else { return }
+        } catch {
+            if leavesUnreadable, error == .io { return }
+            throw error
+        }
         change(buffer.plain)
         _ = try prepareHeader(sealing: 1, inPlace: false)
         try holdLines(page, count: 1)

@@ -97,16 +97,16 @@ final class ReencryptSweep: SweepVisitor {
         }
         control.count {
             $0.files += 1
-            $0.bytes += size
+            $0.bytes.addUpToMaximum(size)
         }
         var uses = 0
         switch prepared {
         case .nothing:
             release(inode, content)
-            control.count { $0.passed += size }
+            control.count { $0.passed.addUpToMaximum(size) }
         case .done:
             release(inode, content)
-            control.count { $0.passed += size }
+            control.count { $0.passed.addUpToMaximum(size) }
             note(bytes: UInt64(Geometry.pageSize))
             _ = control.pace(
                 bytes: UInt64(Geometry.pageSize), worked: SweepControl.nanoseconds - start, uses: volume.buffers.uses,
@@ -136,7 +136,8 @@ final class ReencryptSweep: SweepVisitor {
         let isFull = batches.withLock { batches in
             batches[thread, default: []].append(work)
             let batch = batches[thread, default: []]
-            return batch.count >= Self.batchFiles || batch.reduce(0) { $0 + $1.content.size } >= Self.batchBytes
+            return batch.count >= Self.batchFiles || batch.contains { $0.content.size >= Self.batchBytes }
+                || batch.reduce(0) { $0 + $1.content.size } >= Self.batchBytes
         }
         if isFull { finish(thread: thread) }
     }
@@ -218,10 +219,12 @@ final class ReencryptSweep: SweepVisitor {
                     guard let sealed = try content.resealPages(from: first, count: Self.chunkPages, buffer) else {
                         return
                     }
-                    let at = min(first * UInt64(Geometry.payload), content.size)
+                    // A program may cut the file meanwhile.
+                    let size = content.size
+                    let at = min(first * UInt64(Geometry.payload), size)
                     control.count {
                         $0.sealed += UInt64(sealed)
-                        $0.passed += min(step * UInt64(Geometry.payload), content.size - at)
+                        $0.passed.addUpToMaximum(min(step * UInt64(Geometry.payload), size - at))
                     }
                     let worked = SweepControl.nanoseconds - start
                     // A revocation does not wait for who is paused.

@@ -56,8 +56,8 @@ package final class SweepControl: Sendable {
         let byBytes = now.passed > 0 || now.sealed > now.files * UInt64(Geometry.headerSize)
         // A file costs about as much as four pages.
         let file: UInt64 = byBytes ? 16_384 : 1
-        let done = Double(byBytes ? now.passed + now.files * file : now.files)
-        let all = Double(byBytes ? total.bytes + total.files * file : total.files)
+        let done = byBytes ? Double(now.passed) + Double(now.files * file) : Double(now.files)
+        let all = byBytes ? Double(total.bytes) + Double(total.files * file) : Double(total.files)
         let passed = Double(Self.nanoseconds - since) / 1e9
         guard passed >= 1, done > 0 else { return nil }
         return max(0, passed * (all - done) / done)
@@ -119,5 +119,13 @@ package final class SweepControl: Sendable {
             usleep(UInt32(step))
             left -= step
         }
+    }
+}
+
+extension UInt64 {
+    /// Sizes are what the lower storage says, and their sum may be anything.
+    mutating func addUpToMaximum(_ more: UInt64) {
+        let (sum, isTooMuch) = addingReportingOverflow(more)
+        self = isTooMuch ? .max : sum
     }
 }

@@ -81,9 +81,12 @@ extension Volume {
                 let opened = try openSeen(inode, flags: O_RDWR | O_NONBLOCK | O_NOCTTY)
                 return (opened.descriptor, true, opened.attributes)
             } catch {
+                if forWriting, error == .access, !isPrivileged,
+                    let opened = try openAgainstMode(inode, flags: O_RDWR)
+                {
+                    return (opened, true, nil)
+                }
                 switch error {
-                case .access where !isPrivileged:
-                    if let opened = try openAgainstMode(inode, flags: O_RDWR) { return (opened, true, nil) }
                 case .access, .perm, .readOnly, .textBusy: break
                 default: throw error
                 }

@@ -58,6 +58,8 @@ extension Volume {
         let info = try lowerAttributes(inode)
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
+        // The lower storage may say anything.
+        guard (now.tv_sec - 1...now.tv_sec).contains(info.st_ctim.tv_sec) else { return nil }
         let age = (now.tv_sec - info.st_ctim.tv_sec) * 1_000_000_000 + now.tv_nsec - info.st_ctim.tv_nsec
         let isThere = info.st_mtim.tv_sec == time.tv_sec && info.st_mtim.tv_nsec == time.tv_nsec
         return isThere && (0..<Self.recent).contains(age) ? info : nil

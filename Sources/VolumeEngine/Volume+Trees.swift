@@ -82,7 +82,9 @@ extension Volume {
             for file in Set([file, item?.tree.file].compactMap { $0 }) { try? Lower.unlink(trees.directory, "\(file)") }
         }
         guard let item else { return }
-        gate(item.inode).lock.withLock { _ in
+        // A rename that replaces it holds place gates, which come after: where the gate is not to be had at once, the last close drops it, or
+        // the next storing of trees.
+        _ = gate(item.inode).lock.withLockIfAvailable { _ in
             if item.inode.state.withLock({ $0.content == nil }) { trees.drop(item, in: table) }
         }
     }

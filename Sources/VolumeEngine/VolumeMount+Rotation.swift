@@ -41,11 +41,26 @@ extension VolumeMount {
             keyring.pending.removeAll { $0.kind == .rewrap || (shred && $0.kind == .shred) }
             guard keyring.pending.count + 2 <= PendingWork.maximumCount else { throw .full }
             keyring.pending.append(PendingWork(shred ? .shred : .rewrap, version: version, started: now))
-            if compromised { keyring.pending.append(PendingWork(.reencrypt, version: version, started: now)) }
+            if compromised {
+                keyring.pending.append(PendingWork(.reencrypt, version: version, started: Self.nextSecond()))
+            }
             return (new, version)
         }
         volume.waitForKeyUsers()
+        if compromised { try dateFromNow(zone, version) }
         return version
+    }
+
+    /// The owner took its time over the new KEK; meanwhile files got DEKs that the old one wraps. Those are due, too.
+    private func dateFromNow(_ zone: ZoneID, _ version: KeyVersion) throws(VolumeError) {
+        let now = Self.nextSecond()
+        try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
+            for index in keyring.pending.indices
+            where keyring.pending[index].kind == .reencrypt && keyring.pending[index].version == version
+                && keyring.pending[index].scope == PendingWork.wholeZone
+            { keyring.pending[index].started = now }
+            return keys
+        }
     }
 
     /// Wraps everything in a zone by its active KEK, and takes the note of it away when all is durable.

@@ -1,6 +1,8 @@
+import CLinux
 import Foundation
 import KeyManagement
 import Storage
+import Synchronization
 import TestSupport
 import Testing
 import VolumeEngine
@@ -199,5 +201,72 @@ import VolumeFormat
         #expect(
             try test.mount.reencrypt(.root, work, editing: RewrapTests.editing(test), control: SweepControl()) == 2)
         #expect(test.mount.keyring(.root)?.pending.isEmpty == true)
+    }
+
+    /// An attribute that is still under the old DEK, as the sweep was cancelled among the pages, is there for XATTR_CREATE and XATTR_REPLACE.
+    @Test func attributesUnderAnOldDEK() throws {
+        let test = try TestVolume()
+        try test.write("file", [UInt8](repeating: 1, count: 3_000_000))
+        let inode = try test.lookUp("file").inode
+        try test.setAttribute(inode, "user.old", [1])
+        let work = try begin(test)
+        let control = SweepControl()
+        FaultInjection.arm(nth: 3, of: [.pwrite]) { control.cancel() }
+        _ = try test.mount.reencrypt(.root, work, editing: RewrapTests.editing(test), control: control, threads: 1)
+        FaultInjection.disarm()
+        #expect(control.isCancelled && control.progress.sealed > 0)
+        #expect(try test.mount.coverage(.root).mixed == 1)
+        #expect(throws: Errno.exists) { try test.setAttribute(inode, "user.old", [2], flags: XATTR_CREATE) }
+        #expect(try test.volume.getAttribute(inode, "user.old") == [1])
+        #expect(throws: Errno.noData) { try test.setAttribute(inode, "user.new", [2], flags: XATTR_REPLACE) }
+        try test.setAttribute(inode, "user.old", [3], flags: XATTR_REPLACE)
+        try test.setAttribute(inode, "user.new", [4], flags: XATTR_CREATE)
+        #expect(try reencrypt(test) == 1)
+        #expect(try test.volume.getAttribute(inode, "user.old") == [3])
+        #expect(try test.volume.getAttribute(inode, "user.new") == [4])
+        #expect(Set(try test.volume.listAttributes(inode)) == ["user.old", "user.new"])
+    }
+
+    /// Files that are known by a name that they have lost are done all the same.
+    @Test func filesKnownByALostName() throws {
+        var options = Volume.Options()
+        options.handleCapacity = 2
+        let test = try TestVolume(options: options)
+        for number in 0..<6 {
+            try test.write(Name("file\(number)"), [1, 2, 3])
+            let inode = try test.lookUp(Name("file\(number)")).inode
+            _ = try test.link(inode, as: Name("other\(number)"))
+            try test.unlink(Name("other\(number)"))
+        }
+        _ = try begin(test)
+        #expect(try reencrypt(test) == 6)
+        #expect(try test.mount.coverage(.root).deks[.first]?.files == 0)
+    }
+
+    /// A file is made under the old KEK when the new one's note has been dated, and is not stored yet: it is due as well.
+    @Test func compromisedWhileFilesAreMade() throws {
+        let test = try TestVolume()
+        let failure = Mutex<String?>("not made")
+        let (volume, top) = (test.volume, test.top)
+        FaultInjection.arm(nth: 1, of: [.fsync]) {
+            usleep(1_300_000)
+            let made = DispatchSemaphore(value: 0)
+            Thread.detachNewThread {
+                do {
+                    try Array("meanwhile".utf8).withUnsafeBytes { (name) throws in
+                        let file = try volume.create(top, name, mode: 0o644, flags: O_RDWR, TestVolume.root)
+                        volume.closeContent(file.content)
+                    }
+                    failure.withLock { $0 = nil }
+                } catch { failure.withLock { $0 = "\(error)" } }
+                made.signal()
+            }
+            _ = made.wait(timeout: .now() + 5)
+        }
+        _ = try test.mount.rotateKEK(.root, editing: RewrapTests.editing(test), compromised: true)
+        FaultInjection.disarm()
+        #expect(failure.withLock { $0 } == nil)
+        try test.mount.rewrap(.root, control: SweepControl())
+        #expect(try reencrypt(test) == 1)
     }
 }

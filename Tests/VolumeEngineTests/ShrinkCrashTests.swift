@@ -1,4 +1,5 @@
 import CLinux
+import Foundation
 import Storage
 import Testing
 import VolumeEngine
@@ -47,5 +48,33 @@ import VolumeFormat
             nth += 1
         }
         #expect(nth > 3)
+    }
+
+    /// Header and length of a truncated file were on disk when the power went, and the page in which it ends was not: what was cut off does
+    /// not come back when the file grows, whoever opened it first.
+    @Test(arguments: [false, true]) func theLastPageWasNotStored(opensForReading: Bool) throws {
+        let test = try TestVolume(inMemory: true, features: [])
+        let file = try test.create("file")
+        try file.write([UInt8](repeating: 7, count: 10_000))
+        try file.sync()
+        let name = try #require(test.lowerNames().first { !$0.contains(".") })
+        let path = test.lower + "/" + name
+        let before = try Data(contentsOf: URL(fileURLWithPath: path))
+        try file.truncate(to: 5000)
+        file.close()
+        let handle = try Foundation.FileHandle(forUpdating: URL(fileURLWithPath: path))
+        try handle.seek(toOffset: 4096)
+        try handle.write(contentsOf: before[4096..<8192])
+        try handle.close()
+        try test.crash()
+        if opensForReading { try test.open("file", forWriting: false).close() }
+        let again = try test.open("file")
+        #expect(try again.readAll() == [UInt8](repeating: 7, count: 5000))
+        again.close()
+        let grown = try test.open("file")
+        try grown.truncate(to: 9000)
+        #expect(try grown.readAll() == [UInt8](repeating: 7, count: 5000) + [UInt8](repeating: 0, count: 4000))
+        grown.close()
+        #expect(test.check().findings == [])
     }
 }

@@ -90,6 +90,34 @@ def plain_user(volume):
         own.unmount()
 
 
+@on_volume(limit=60, needs=["daemon", "lethefs"])
+def reading_changes_nothing(volume):
+    """Of one's own file that one may not write: a backup that goes by ctime would take it for changed, each time."""
+    with personal(volume) as own:
+        own.init().mount(options="")
+
+        def make():
+            for bits in (0o400, 0o444):
+                with open(own.mountpoint / f"{bits:o}", "wb") as file:
+                    file.write(b"x" * 7000)
+                os.chmod(own.mountpoint / f"{bits:o}", bits)
+
+        def look():
+            return [os.stat(own.mountpoint / name).st_ctime_ns for name in ("400", "444")]
+
+        def read():
+            return [(own.mountpoint / name).read_bytes() for name in ("400", "444")]
+
+        as_user(*ids(USER), make)
+        own.remount(options="")
+        before = as_user(*ids(USER), look)
+        own.remount(options="")
+        equal(as_user(*ids(USER), read), [b"x" * 7000] * 2)
+        own.remount(options="")
+        equal(as_user(*ids(USER), look), before, "ctimes")
+        own.unmount()
+
+
 @on_volume(limit=120, needs=["daemon", "lethefs"])
 def plain_user_with_allow_other(volume):
     with AllowOther(), personal(volume) as own:
