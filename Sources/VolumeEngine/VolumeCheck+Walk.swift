@@ -125,7 +125,9 @@ extension VolumeCheck {
     private func openContent(_ inode: Inode) throws(Errno) -> FileContent {
         if options.repair {
             do throws(Errno) { return try volume.openContent(inode, forWriting: true) } catch {
-                guard error == .access || error == .perm || error == .readOnly || error == .textBusy else { throw error }
+                guard error == .access || error == .perm || error == .readOnly || error == .textBusy else {
+                    throw error
+                }
             }
         }
         return try volume.openContent(inode, forWriting: false)
