@@ -22,8 +22,9 @@ enum EmbeddedFile {
         guard status.st_mode & 0o077 == 0 || chmod(path, 0o700) == 0 else { throw failure("chmod", path) }
     }
 
-    static func write(_ text: String, to path: String) throws(RootError) {
-        let bytes = Array(text.utf8)
+    static func write(_ text: String, to path: String) throws(RootError) { try write(Array(text.utf8), to: path) }
+
+    static func write(_ bytes: [UInt8], to path: String) throws(RootError) {
         let result = bytes.withUnsafeBytes { bytes in
             Result { () throws(RootError) in try write(bytes, to: path) }
         }

@@ -9,8 +9,9 @@ struct EmbeddedLayout {
 
     var configuration: String { "\(directory)/softhsm2.conf" }
     var stagingConfiguration: String { "\(staging)/softhsm2.conf" }
-    private var tokens: String { "\(directory)/tokens" }
-    private var pins: String { "\(directory)/pins" }
+    var tokens: String { "\(directory)/tokens" }
+    var copies: String { "\(directory)/copies" }
+    var pins: String { "\(directory)/pins" }
     private var staging: String { "\(directory)/staging" }
 
     init(_ path: String) throws(RootError) {

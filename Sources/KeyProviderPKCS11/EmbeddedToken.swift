@@ -10,6 +10,7 @@ import Secrets
 ///
 ///     DIRECTORY/softhsm2.conf      names DIRECTORY/tokens
 ///     DIRECTORY/tokens/UUID/       one directory a token, written by SoftHSM2
+///     DIRECTORY/copies/UUID        of what it writes over at each login (see `EmbeddedCopies`)
 ///     DIRECTORY/pins/LABEL.pin     the user's PIN, LABEL percent-encoded
 ///     DIRECTORY/pins/LABEL.so-pin  the security officer's
 ///     DIRECTORY/lock               flock(2)ed while a token is made
@@ -69,6 +70,7 @@ package enum EmbeddedToken {
         }
         try layout.write(pins, label: label)
         try layout.publish()
+        try EmbeddedCopies(layout: layout).mend()
 
         var uri = PKCS11URI()
         uri.module = module
@@ -78,10 +80,20 @@ package enum EmbeddedToken {
         return uri.textWithPINSource
     }
 
+    /// Before SoftHSM2 is started with that configuration: what a login that was cut short has lost is put back.
+    static func mend(_ configuration: String) throws(RootError) {
+        guard let layout = layout(of: configuration), access(layout.pins, F_OK) == 0 else { return }
+        try EmbeddedCopies(layout: layout).mend()
+    }
+
+    private static func layout(of configuration: String) -> EmbeddedLayout? {
+        configuration.hasSuffix("/softhsm2.conf") ? try? EmbeddedLayout(of: configuration) : nil
+    }
+
     /// The PIN file of an embedded token, found by its configuration and its label: a stored URI carries no PIN.
     package static func pinSource(of uri: PKCS11URI) -> PINSource? {
-        guard let configuration = uri.module.configuration, configuration.hasSuffix("/softhsm2.conf"),
-            let label = uri.token.token, let layout = try? EmbeddedLayout(of: configuration)
+        guard let configuration = uri.module.configuration, let label = uri.token.token,
+            let layout = layout(of: configuration)
         else { return nil }
         let file = layout.pinFile(label)
         return access(file, F_OK) == 0 ? .file(file) : nil

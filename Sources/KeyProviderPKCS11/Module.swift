@@ -133,6 +133,9 @@ final class Module: @unchecked Sendable {
             if started.start == start { return started.cryptoki }
             finalize()
         }
+        do { if let configuration = start.configuration { try EmbeddedToken.mend(configuration) } } catch {
+            throw Failure(error)
+        }
         let library = try loaded()
         var cryptoki = Cryptoki(
             functions: try ModuleFile.functions(of: library, start.functionList), running: worker.running)

@@ -42,6 +42,7 @@ import VolumeEngine
         let from = try test.makeDirectory("from")
         try test.write("inside", [1], in: from)
         _ = try test.makeDirectory("to")
+        defer { FaultInjection.disarm() }
         FaultInjection.arm(nth: 2, of: [.renameat2], fault: .errno(.io))
         #expect(throws: Errno.io) { try test.rename("from", to: "to") }
         FaultInjection.disarm()

@@ -182,3 +182,25 @@ def killed_during_renames(volume):
         equal(os.listdir(volume.mountpoint), ["text"])
         volume.remount()
     volume.unmount().check()
+
+
+@on_volume(limit=60, needs=["lethefs"])
+def logins_that_were_cut_short(volume):
+    """SoftHSM2 empties its token's file for a moment at each login; a kill at that moment, or a power cut, leaves it so."""
+    volume.init().mount()
+    (volume.mountpoint / "f").write_bytes(b"still there")
+    token, = (volume.home / "softhsm/tokens").glob("*/token.object")
+    whole = token.read_bytes()
+    assert len(whole) > 100, f"{len(whole)} bytes are no token"
+    for left in (b"", bytes(len(whole)), bytes(4096)):
+        volume.kill()
+        token.write_bytes(left)
+        volume.mount()
+        equal((volume.mountpoint / "f").read_bytes(), b"still there")
+    # What it knows of before is not known of a volume that an earlier version made.
+    volume.unmount()
+    (copy,) = (volume.home / "softhsm/copies").iterdir()
+    copy.unlink()
+    volume.mount().unmount()
+    assert copy.stat().st_size > 100 and copy.stat().st_mode & 0o777 == 0o600, copy.stat()
+    volume.check()

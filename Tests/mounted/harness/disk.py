@@ -4,7 +4,7 @@ import fcntl
 import os
 import struct
 
-from .process import run
+from .process import Failed, run
 
 # EXT4_IOC_SHUTDOWN, and the flag that leaves the journal unflushed: what a power cut does.
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
@@ -22,7 +22,10 @@ class SmallDisk:
         os.rmdir(volume.lower / "lost+found")
 
     def remove(self):
-        run(["umount", self.volume.lower])
+        said = run(["umount", self.volume.lower], check=False)
+        if said.returncode != 0:
+            users = run(["fuser", "-vm", self.volume.lower], check=False)
+            raise Failed(f"{said.stderr.strip()}; who uses it: {users.stderr} {users.stdout}")
 
     def mount(self):
         run(["mount", "-o", "loop", self.image, self.volume.lower])

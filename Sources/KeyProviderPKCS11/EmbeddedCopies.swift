@@ -1,0 +1,60 @@
+import CLinux
+import Glibc
+import KeyManagement
+
+/// Copies of what an embedded token cannot do without.
+///
+/// SoftHSM2 writes `tokens/UUID/token.object` anew at each login, in place: it cuts the file to nothing first. Whoever ends the process at that
+/// moment (SIGKILL, a power cut) leaves it empty, or full of zeros, and all keys of the token lost. What changes in it are flags and a
+/// counter; what the keys need, the token's label and its key under the PIN, stays as it was made. So it is kept once more:
+///
+///     DIRECTORY/copies/UUID        token.object, as it was when it was first seen whole
+struct EmbeddedCopies {
+    let layout: EmbeddedLayout
+
+    private static let largest = 1 << 16
+
+    /// Puts back what is empty, and keeps what is not kept yet. Before the library is started.
+    func mend() throws(RootError) {
+        guard access(layout.tokens, F_OK) == 0 else { return }
+        try EmbeddedFile.makeDirectory(layout.copies)
+        for name in try EmbeddedFile.entries(layout.tokens) where !name.hasPrefix(".") {
+            let (object, copy) = ("\(layout.tokens)/\(name)/token.object", "\(layout.copies)/\(name)")
+            guard let bytes = try Self.read(object) else { continue }
+            if Self.isLost(bytes) {
+                if let kept = try Self.read(copy), !Self.isLost(kept) { try Self.putBack(kept, to: object) }
+            } else if access(copy, F_OK) != 0 {
+                try EmbeddedFile.write(bytes, to: copy)
+            }
+        }
+    }
+
+    private static func isLost(_ bytes: [UInt8]) -> Bool { bytes.allSatisfy { $0 == 0 } }
+
+    /// `nil` where there is no such file, and for one that is no token's.
+    private static func read(_ path: String) throws(RootError) -> [UInt8]? {
+        let file = linux_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
+        guard file >= 0 else {
+            guard errno == ENOENT || errno == ENOTDIR else { throw EmbeddedFile.failure("open", path) }
+            return nil
+        }
+        defer { close(file) }
+        var bytes = [UInt8](repeating: 0, count: largest)
+        let count = Glibc.read(file, &bytes, bytes.count)
+        guard count >= 0 else { throw EmbeddedFile.failure("read", path) }
+        return count < largest ? Array(bytes[..<count]) : nil
+    }
+
+    /// In place, under the lock that SoftHSM2 takes: another process may be logging in just now.
+    private static func putBack(_ kept: [UInt8], to path: String) throws(RootError) {
+        let file = linux_openat(AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0)
+        guard file >= 0 else { throw EmbeddedFile.failure("open", path) }
+        defer { close(file) }
+        var whole = flock()
+        whole.l_type = Int16(F_WRLCK)
+        guard fcntl(file, F_SETLKW, &whole) == 0 else { throw EmbeddedFile.failure("lock", path) }
+        guard let now = try read(path), isLost(now) else { return }
+        guard pwrite(file, kept, kept.count, 0) == kept.count, ftruncate(file, off_t(kept.count)) == 0, fsync(file) == 0
+        else { throw EmbeddedFile.failure("write", path) }
+    }
+}
