@@ -149,12 +149,13 @@ def processes_of(root) -> list[int]:
 
 
 def alive(pid) -> bool:
-    """Whether the process still runs (a zombie does not)."""
+    """Whether the process still runs. A zombie does not, unless it has other threads: they still have its descriptors."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
+    fields = stat.rsplit(")", 1)[1].split()
+    return fields[0] not in "ZX" or int(fields[17]) > 1
 
 
 def _doing(pid) -> str:
