@@ -27,7 +27,7 @@ package struct KeyringEditing: Sendable {
         do { unlocked = try UnlockedKEK(version: version, kek: kek, context: context) } catch { throw .cipher(error) }
         let wraps = try wrap(kek, in: keyring, context: context)
         for index in keyring.keks.indices where keyring.keks[index].state == .active {
-            Self.append(StateChange(old, at: now), to: &keyring.keks[index].history)
+            keyring.keks[index].history.note(old, at: now)
         }
         keyring.keks.append(.init(version: version, history: [StateChange(.active, at: now)], wraps: wraps))
         try rewrapMetadata(&keyring, keys, under: unlocked)
@@ -91,7 +91,7 @@ package struct KeyringEditing: Sendable {
             emptied.wrap.blob = []
             return emptied
         }
-        Self.append(StateChange(.destroyed, at: now), to: &keyring.keks[index].history)
+        keyring.keks[index].history.note(.destroyed, at: now)
         return keys.replacing(keks: keys.keks.filter { $0.version != version }, active: keys.activeKEK.version)
     }
 
@@ -131,7 +131,7 @@ package struct KeyringEditing: Sendable {
         precondition(!cmks.isEmpty)
         let old = keyring
         for index in keyring.cmks.indices where keyring.cmks[index].isInUse {
-            Self.append(StateChange(.deactivated, at: now), to: &keyring.cmks[index].history)
+            keyring.cmks[index].history.note(.deactivated, at: now)
         }
         // The list is short: former CMKs give way, the oldest first.
         while keyring.cmks.count + cmks.count > ZoneKeyring.maximumCMKs {
@@ -193,12 +193,6 @@ package struct KeyringEditing: Sendable {
 
     private static func newKey() throws(KeyringError) -> SecretKey {
         do { return try RandomBytes.key() } catch { throw .cipher(error) }
-    }
-
-    /// A history is bounded: its first entry stays, the one after it goes.
-    private static func append(_ change: StateChange, to history: inout [StateChange]) {
-        if history.count >= StateChange.maximumCount { history.remove(at: 1) }
-        history.append(change)
     }
 }
 
