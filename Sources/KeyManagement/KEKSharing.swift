@@ -56,7 +56,8 @@ enum KEKSharing {
         }
     }
 
-    private static func unwrap(
+    /// The KEK, or the share of it, that one wrap holds.
+    static func unwrap(
         _ wrap: ZoneKeyring.Wrap, of keyring: ZoneKeyring, context: KEKContext, resolve: KeyringUnlocking.Resolver
     ) throws(KeyringError) -> SecretKey {
         let uri = keyring.cmks[Int(wrap.cmk)].uri

@@ -7,7 +7,7 @@ import VolumeFormat
 ///
 /// Calls CMK owners: no caller holds a lock that a data path takes.
 package struct KeyringEditing: Sendable {
-    private let resolve: KeyringUnlocking.Resolver
+    let resolve: KeyringUnlocking.Resolver
 
     package init(resolve: @escaping KeyringUnlocking.Resolver) { self.resolve = resolve }
 
@@ -78,47 +78,39 @@ package struct KeyringEditing: Sendable {
 
     /// Destroys a KEK version in the keyring: its wraps go, and with them the only way to it that the volume has. Of a version
     /// that the CMK alone wrapped an empty wrap stays, which says that old copies of the keyring still open under that CMK.
+    ///
+    /// With `untilProven` the wraps stay, and open nothing here, until `isRefused` has tried them and `forgetProven` takes them away.
     package func destroyKEK(
-        _ version: KeyVersion, in keyring: inout ZoneKeyring, _ keys: ZoneKeys, now: UInt64
+        _ version: KeyVersion, in keyring: inout ZoneKeyring, _ keys: ZoneKeys, untilProven: Bool = false, now: UInt64
     ) throws(KeyringError) -> ZoneKeys {
         guard let index = keyring.keks.firstIndex(where: { $0.version == version }), version != keys.activeKEK.version,
             keyring.keks[index].state != .active, keyring.keks[index].state != .destroyed
         else { throw .inUse }
         guard !keyring.metadataKeys.contains(where: { $0.kekVersion == version }) else { throw .inUse }
-        let plain = keyring.keks[index].wraps.filter { $0.wrap.algorithm != .split }
-        keyring.keks[index].wraps = plain.map { wrap in
-            var emptied = wrap
-            emptied.wrap.blob = []
-            return emptied
-        }
+        if !untilProven { keyring.keks[index].emptyWraps() }
         keyring.keks[index].history.note(.destroyed, at: now)
         return keys.replacing(keks: keys.keks.filter { $0.version != version }, active: keys.activeKEK.version)
     }
 
     /// Destroys the version keys of a KEK version beside all CMKs of a keyring, former ones included, but for those that the
     /// keyring still uses. Returns how many it destroyed. A former CMK that is gone needs none of it.
-    package func destroyVersionKeys(_ version: KeyVersion, of keyring: ZoneKeyring) throws(KeyringError) -> Int {
-        let context = KEKContext(volume: keyring.volume, zone: keyring.zone, kekVersion: version)
-        let wraps = keyring.keks.first { $0.version == version }?.wraps ?? []
-        let kept = wraps.compactMap { try? SplitWrap(parsing: $0.wrap).id }
+    ///
+    /// `keyring` is asked anew before each CMK: one that does not answer at once may take long.
+    package func destroyVersionKeys(
+        _ version: KeyVersion, of keyring: @autoclosure () -> ZoneKeyring
+    ) throws(KeyringError) -> Int {
+        let before = keyring()
+        let context = KEKContext(volume: before.volume, zone: before.zone, kekVersion: version)
         var destroyed = 0
-        for cmk in keyring.cmks {
+        for cmk in before.cmks {
+            let kek = keyring().keks.first { $0.version == version && $0.state != .destroyed }
+            let kept = kek?.wraps.compactMap { try? SplitWrap(parsing: $0.wrap).id } ?? []
             do { destroyed += try resolve(cmk.uri).destroyVersionKeys(context, except: kept) } catch {
                 let isGone = error.code == .keyNotFound || error.code == .destroyed
                 guard isGone, !cmk.isInUse || cmk.state == .destroyed else { throw .root(error, uri: cmk.uri) }
             }
         }
         return destroyed
-    }
-
-    /// Tries to open one KEK version with a keyring as it once was. Returns the refusal; `nil` when it opened.
-    package func trial(_ version: KeyVersion, with old: ZoneKeyring) -> KeyringError? {
-        guard let kek = old.keks.first(where: { $0.version == version }) else { return .noUsableKEK }
-        let context = KEKContext(volume: old.volume, zone: old.zone, kekVersion: version)
-        do throws(KeyringError) {
-            _ = try KEKSharing.unwrap(kek, of: old, context: context, resolve: resolve)
-            return nil
-        } catch { return error }
     }
 
     /// Wraps every KEK version that may decrypt under other CMKs. The CMKs in use until now stay in the list as deactivated.
@@ -135,20 +127,15 @@ package struct KeyringEditing: Sendable {
         }
         // The list is short: former CMKs give way, the oldest first.
         while keyring.cmks.count + cmks.count > ZoneKeyring.maximumCMKs {
-            guard let oldest = keyring.cmks.firstIndex(where: { !$0.isInUse }) else { throw .full }
-            keyring.cmks.remove(at: oldest)
+            guard keyring.removeOldestCMK() else { throw .full }
         }
         let first = keyring.cmks.count
         keyring.cmks += cmks.map { ZoneKeyring.CMK(uri: $0.uri, history: [StateChange(.active, at: now)]) }
         for index in keyring.keks.indices {
-            guard keyring.keks[index].state.mayDecrypt else {
-                // What is left of destroyed versions names CMKs by an index that holds no more.
-                for wrap in keyring.keks[index].wraps.indices { keyring.keks[index].wraps[wrap].cmk = 0 }
-                continue
-            }
+            guard keyring.keks[index].state.mayDecrypt else { continue }
             let version = keyring.keks[index].version
             let context = KEKContext(volume: keyring.volume, zone: keyring.zone, kekVersion: version)
-            let kek = try KEKSharing.unwrap(keyring.keks[index], of: old, context: context, resolve: resolve)
+            let kek = try KEKSharing.unwrap(old.keks[index], of: old, context: context, resolve: resolve)
             // A version that was never guarded stays so: old copies of the keyring are not, and this one goes on saying so.
             let guarded = !keyring.keks[index].wraps.contains { $0.wrap.algorithm != .split }
             keyring.keks[index].wraps = try share(

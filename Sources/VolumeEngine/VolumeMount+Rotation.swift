@@ -256,8 +256,10 @@ extension VolumeMount {
         return try purge(zone, editing: editing)
     }
 
-    /// The keyring forgets a version; the note says that its version keys are to follow.
-    func destroy(_ zone: ZoneID, _ version: KeyVersion, editing: KeyringEditing) throws(VolumeError) {
+    /// The keyring forgets a version; the note says that its version keys are to follow. With `untilProven` its wraps stay to be tried.
+    func destroy(
+        _ zone: ZoneID, _ version: KeyVersion, untilProven: Bool = false, editing: KeyringEditing
+    ) throws(VolumeError) {
         // A crash may have come between a new KEK and this.
         if zone == .root {
             let keys: ZoneKeys
@@ -267,7 +269,7 @@ extension VolumeMount {
             try resealVolumeFiles(keys)
         }
         try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
-            let new = try editing.destroyKEK(version, in: &keyring, keys, now: Volume.now)
+            let new = try editing.destroyKEK(version, in: &keyring, keys, untilProven: untilProven, now: Volume.now)
             guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
             keyring.pending.append(PendingWork(.purge, version: version, started: Volume.now))
             return (new, ())
@@ -278,10 +280,10 @@ extension VolumeMount {
     package func purge(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) -> Int {
         var destroyed = 0
         for work in keyring(zone)?.pending ?? [] where work.kind == .purge {
-            guard let keyring = keyring(zone) else { break }
-            do throws(KeyringError) { destroyed += try editing.destroyVersionKeys(work.version, of: keyring) } catch {
-                throw .keyring(error)
-            }
+            guard let before = keyring(zone) else { break }
+            do throws(KeyringError) {
+                destroyed += try editing.destroyVersionKeys(work.version, of: keyring(zone) ?? before)
+            } catch { throw .keyring(error) }
             try forget(zone) { $0 == work }
         }
         return destroyed

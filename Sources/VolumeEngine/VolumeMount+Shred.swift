@@ -7,10 +7,10 @@ import VolumeFormat
 extension VolumeMount {
     /// What a shredding has destroyed, and how that was tried.
     package struct Shredded: Sendable, Equatable {
-        /// KEK versions that are destroyed for good now.
+        /// KEK versions that are destroyed for good now; never empty.
         package var destroyed: [KeyVersion]
         package var versionKeys: Int
-        /// The versions that an old copy of the keyring was tried to open with; each was refused.
+        /// The versions whose wraps, as old copies of the keyring have them, were tried; each was refused.
         package var refused: [KeyVersion]
         package var active: KeyVersion
         /// Headers of survivors that were wrapped anew.
@@ -18,16 +18,22 @@ extension VolumeMount {
         package var generation: UInt64
     }
 
-    /// Notes that a shredding has begun: if the process dies from here on, the next mount finishes it. Files are deleted after this.
-    package func beginShredding(_ zone: ZoneID) throws(VolumeError) {
+    /// Refuses where old copies of the keyring open a KEK with the CMK alone.
+    package func requireGuarded(_ zone: ZoneID) throws(VolumeError) {
         guard let keyring = keyring(zone) else { throw .missing("\(VolumeFiles.zones)/\(zone.rawValue)") }
         if let version = keyring.unguardedKEKs.first { throw .unguarded(version) }
+    }
+
+    /// Notes that a shredding has begun: if the process dies from here on, the next mount finishes it. Files are deleted after this.
+    package func beginShredding(_ zone: ZoneID) throws(VolumeError) {
+        try requireGuarded(zone)
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
             // Its files' headers are wrapped by the KEKs of two zones, and one of them alone would be destroyed.
             guard !assignments.contains(where: { $0.zone == zone || $0.work.source == zone }) else {
                 throw .unassignable(.underWay)
             }
-            guard !keyring.pending.contains(where: { $0.kind == .shred }) else { return keys }
+            // One that is not finished has its KEK already, and that wraps what is deleted from here on: this one includes it.
+            keyring.pending.removeAll { $0.kind == .shred }
             guard keyring.pending.count < PendingWork.maximumCount else { throw .keyring(.full) }
             keyring.pending.append(
                 PendingWork(.shred, version: keys.activeKEK.version, started: Volume.now, flags: [.paused]))
@@ -35,16 +41,22 @@ extension VolumeMount {
         }
     }
 
-    /// Makes a new KEK, wraps the survivors by it, destroys all versions before it in keyring and tokens, and tries an old copy of
-    /// the keyring. Can be repeated after a failure.
+    /// Makes a new KEK, wraps the survivors by it, destroys all versions before it in keyring and tokens, and tries the wraps that
+    /// they had. What is deleted before this is shredded; after a failure all of it can be repeated.
+    ///
+    /// With `resuming`, a note of the keyring, it goes on where that one stopped: nothing was deleted since its KEK was made.
     package func finishShredding(
-        _ zone: ZoneID, editing: KeyringEditing, control: SweepControl, threads: Int = 2
+        _ zone: ZoneID, resuming work: PendingWork? = nil, editing: KeyringEditing, control: SweepControl,
+        threads: Int = 2
     ) throws(VolumeError) -> Shredded {
-        if let version = keyring(zone)?.unguardedKEKs.first { throw .unguarded(version) }
+        try requireGuarded(zone)
         try requireFlushes()
-        let noted = keyring(zone)?.pending.first { $0.kind == .shred && !$0.flags.contains(.paused) }
         let active: KeyVersion
-        if let noted { active = noted.version } else { active = try rotateKEK(zone, editing: editing, shred: true) }
+        if let work, canResume(zone, work) {
+            active = work.version
+        } else {
+            active = try rotateKEK(zone, editing: editing, shred: true)
+        }
         try rewrap(zone, control: control, threads: threads)
         guard !control.isCancelled, let before = keyring(zone) else { throw .lower(.interrupted, "shredding") }
         let old = before.keks.filter { $0.version < active && $0.state != .destroyed }
@@ -55,18 +67,45 @@ extension VolumeMount {
                 throw .stillProtects(kek.version, count: count.objects, paths: count.paths)
             }
         }
-        for kek in old { try destroy(zone, kek.version, editing: editing) }
-        let versionKeys = try purge(zone, editing: editing)
+        for kek in old { try destroy(zone, kek.version, untilProven: true, editing: editing) }
+        var versionKeys = try purge(zone, editing: editing)
+        let (refused, more) = try prove(zone, before: active, editing: editing)
+        versionKeys += more
+        try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
+            editing.forgetProven(refused, in: &keyring)
+            keyring.pending.removeAll { $0.kind == .shred && $0.version == active && !$0.flags.contains(.paused) }
+            return keys
+        }
+        return Shredded(
+            destroyed: refused, versionKeys: versionKeys, refused: refused, active: active,
+            rewrapped: control.progress.changed, generation: keyring(zone)?.generation ?? 0)
+    }
+
+    /// Its files were all deleted before its KEK was made, and versions before that are left to destroy or to try.
+    private func canResume(_ zone: ZoneID, _ work: PendingWork) -> Bool {
+        guard !work.flags.contains(.paused), let keyring = keyring(zone) else { return false }
+        return keyring.keks.contains { $0.version < work.version && ($0.state != .destroyed || $0.isUnproven) }
+    }
+
+    /// Tries the wraps of all destroyed versions that were not tried yet. Where one still opens its version keys are destroyed once more:
+    /// another node of the HSM may have had them.
+    private func prove(
+        _ zone: ZoneID, before active: KeyVersion, editing: KeyringEditing
+    ) throws(VolumeError) -> (refused: [KeyVersion], versionKeys: Int) {
+        guard let keyring = keyring(zone) else { throw .missing("\(VolumeFiles.zones)/\(zone.rawValue)") }
         var refused: [KeyVersion] = []
-        for kek in old {
-            // Anything but a refusal for want of the version key proves nothing.
-            guard case .root(let error, _)? = editing.trial(kek.version, with: before), error.code == .versionDestroyed
-            else { throw .notDestroyed(kek.version) }
+        var versionKeys = 0
+        for kek in keyring.keks where kek.version < active && kek.isUnproven {
+            if !editing.isRefused(kek.version, with: keyring) {
+                do throws(KeyringError) {
+                    versionKeys += try editing.destroyVersionKeys(kek.version, of: keyring)
+                } catch {
+                    throw .keyring(error)
+                }
+                guard editing.isRefused(kek.version, with: keyring) else { throw .notDestroyed(kek.version) }
+            }
             refused.append(kek.version)
         }
-        try forget(zone) { $0.kind == .shred }
-        return Shredded(
-            destroyed: old.map(\.version), versionKeys: versionKeys, refused: refused, active: active,
-            rewrapped: control.progress.changed, generation: keyring(zone)?.generation ?? 0)
+        return (refused, versionKeys)
     }
 }

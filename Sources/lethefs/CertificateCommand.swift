@@ -76,6 +76,12 @@ struct CertificateReport: Encodable {
             findings.append("it names no volume, or several")
             return
         }
+        if certificate.keys.isEmpty || certificate.keys.contains(where: { $0.destroyed.isEmpty }) {
+            findings.append("it names no KEK version that was destroyed")
+        }
+        for key in certificate.keys where Set(key.refused) != Set(key.destroyed) {
+            findings.append("not every version that it calls destroyed was tried")
+        }
         var keys = signed.publicKeys.compactMap { Base64.decode($0) }
         if let trust {
             if trust.volume != volume { findings.append("it is of another volume: \(trust.volume ?? "") was named") }

@@ -22,8 +22,6 @@ extension ControlVerb {
     static let shredBegin = ControlVerb("shred-begin")
     /// zone, request: JSON of what was deleted and by whom. After the files were deleted.
     static let shredFinish = ControlVerb("shred-finish")
-    /// zone. Nothing was deleted: the note goes.
-    static let shredAbandon = ControlVerb("shred-abandon")
 }
 
 extension DaemonServices {
@@ -80,7 +78,6 @@ extension DaemonServices {
             else { throw Failure(.invalid, "not a request to shred") }
             return try services.rotation.finishShredding(zone(arguments), asked)
         },
-        .shredAbandon: { services, arguments in try services.rotation.abandonShredding(zone(arguments)) },
         .coverage: { services, arguments in
             try services.rotation.coverage(arguments["zone"] == nil ? nil : zone(arguments))
         },

@@ -76,8 +76,10 @@ extension Failure {
         case .notDestroyed(let version):
             self.init(
                 .rootFailed, "KEK v\(version.rawValue) is destroyed in the keyring, but a trial did not show it",
-                meaning: "An old copy of the keyring may still open it.",
-                remedy: "when the token answers again:  lethefs shred --finish \(lower)")
+                meaning: "An old copy of the keyring may still open it, so there is no certificate yet.",
+                remedy:
+                    "see that the token answers, and all its nodes; a mounted volume tries again by itself, and keeps the certificate"
+            )
         case .incomplete(let failed, let texts):
             self.init(
                 .unfinished, "\(failed) objects of \(lower) could not be done",

@@ -50,18 +50,17 @@ extension Rotation {
                 .inUse, "a tree is on its way to zone \(moving.zone.rawValue)", meaning: "Nothing was deleted.",
                 remedy: "wait for it; reencrypt --status  shows it")
         }
-        for zone in zones {
-            guard !sweeps.isRunning(zone) else {
-                throw Failure(.inUse, "a sweep is under way in zone \(zone.rawValue)", meaning: "Nothing was deleted.")
+        for zone in zones where sweeps.isRunning(zone) {
+            throw Failure(.inUse, "a sweep is under way in zone \(zone.rawValue)", meaning: "Nothing was deleted.")
+        }
+        try reporting {
+            // One that was interrupted does not go on meanwhile: what is deleted after this is not its.
+            try sweeps.run(Array(zones), .shred) { _ in
+                for zone in zones { try mount.requireGuarded(zone) }
+                for zone in zones { try mount.beginShredding(zone) }
             }
-            try reporting { try mount.beginShredding(zone) }
         }
         return Zones(zones: zones.map(\.rawValue).sorted())
-    }
-
-    func abandonShredding(_ zone: ZoneID) throws -> Done {
-        try reporting { try mount.cancel(zone, .shred) }
-        return Done()
     }
 
     func finishShredding(_ zone: ZoneID, _ asked: SanitizationCertificate.Asked) throws -> SignedCertificate {
@@ -77,11 +76,14 @@ extension Rotation {
 
     /// A shredding whose command is gone: what it deleted is not known here, but what was destroyed is. The certificate is kept on this
     /// host, since nobody waits for it.
-    func resumeShredding(_ zone: ZoneID) throws {
+    func resumeShredding(_ zone: ZoneID, _ work: PendingWork) throws {
         let start = SweepClock.now
-        let shredded = try sweeps.run(zone, .shred) {
-            try mount.finishShredding(zone, editing: editing, control: $0)
+        let shredded = try sweeps.run(zone, .shred) { control -> VolumeMount.Shredded? in
+            // A command has begun another one meanwhile, which includes it.
+            guard mount.keyring(zone)?.pending.contains(work) == true else { return nil }
+            return try mount.finishShredding(zone, resuming: work, editing: editing, control: control)
         }
+        guard let shredded else { return }
         let asked = SanitizationCertificate.Asked(
             targets: ["not known: the command or the mount ended before the shredding did"],
             name: "uid \(geteuid())", host: AuditLog.hostName)

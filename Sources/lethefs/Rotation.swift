@@ -243,7 +243,7 @@ struct Rotation {
     private func resume(_ zone: ZoneID, _ work: PendingWork) throws {
         switch work.kind {
         case .rewrap: try sweeps.run(zone, .rewrap) { try mount.rewrap(zone, control: $0) }
-        case .purge: _ = try mount.purge(zone, editing: editing)
+        case .purge: _ = try sweeps.run(zone, .keys) { _ in try mount.purge(zone, editing: editing) }
         case .assign: try resumeAssignment(zone, work)
         case .reencrypt:
             let count = try sweeps.run(zone, .reencrypt) {
@@ -251,7 +251,7 @@ struct Rotation {
             }
             note("zone \(zone.rawValue): \(count) files re-encrypted")
             finished(zone, count)
-        case .shred: try resumeShredding(zone)
+        case .shred: try resumeShredding(zone, work)
         }
     }
 

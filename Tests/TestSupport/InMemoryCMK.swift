@@ -11,19 +11,31 @@ package final class InMemoryCMK: CustomerMasterKey {
     private let pool: AEADPool
     private let refusal = Mutex<RootError.Code?>(nil)
     private let calls = Atomic<Int>(0)
-    /// Version keys by label and id; tests that forbid them get plain wraps.
-    private let versionKeys = Mutex<[String: [[UInt8]: VersionKey]]>([:])
+    private let token: Token
+    /// Tests that forbid version keys get plain wraps.
     private let makesVersionKeys: Bool
+    private let beforeDestroying = Mutex<DestroyingHook?>(nil)
+
+    /// Where version keys lie, by label and id.
+    private final class Token: Sendable {
+        let versionKeys = Mutex<[String: [[UInt8]: VersionKey]]>([:])
+    }
 
     private final class VersionKey: Sendable {
         let key: AEADKey
         init() throws(CipherError) { key = AEADKey(try RandomBytes.key()) }
     }
 
-    package init(_ uri: String = "test:cmk", keyBytes: [UInt8]? = nil, makesVersionKeys: Bool = true)
-        throws(CipherError)
-    {
+    /// Called before version keys are destroyed. With false they stay, and are said to be destroyed: another node has them.
+    package typealias DestroyingHook = @Sendable () throws(RootError) -> Bool
+
+    /// `beside`: in the token of another CMK.
+    package init(
+        _ uri: String = "test:cmk", keyBytes: [UInt8]? = nil, makesVersionKeys: Bool = true,
+        beside other: InMemoryCMK? = nil
+    ) throws(CipherError) {
         self.uri = uri
+        token = other?.token ?? Token()
         self.makesVersionKeys = makesVersionKeys
         if let keyBytes {
             key = AEADKey(SecretKey(bytes: keyBytes))
@@ -38,6 +50,8 @@ package final class InMemoryCMK: CustomerMasterKey {
 
     /// What every call answers from now on; `nil` for service as usual.
     package func refuse(_ code: RootError.Code?) { refusal.withLock { $0 = code } }
+
+    package func onDestroying(_ hook: DestroyingHook?) { beforeDestroying.withLock { $0 = hook } }
 
     private func check() throws(RootError) {
         if let code = refusal.withLock({ $0 }) { throw RootError(code, "test") }
@@ -62,7 +76,7 @@ package final class InMemoryCMK: CustomerMasterKey {
             let second = try RandomBytes.key()
             let made = try VersionKey()
             let id = Array(try RandomBytes.key().array().prefix(SplitWrap.idSize))
-            versionKeys.withLock { $0[context.versionKeyLabel, default: [:]][id] = made }
+            token.versionKeys.withLock { $0[context.versionKeyLabel, default: [:]][id] = made }
             return SplitWrap(
                 id: id, root: try seal(kek.exclusiveOr(second), under: key, context.rootHalf),
                 version: try seal(second, under: made.key, context.versionHalf)
@@ -72,9 +86,10 @@ package final class InMemoryCMK: CustomerMasterKey {
 
     package func destroyVersionKeys(_ context: KEKContext, except kept: [[UInt8]]) throws(RootError) -> Int {
         try check()
-        return versionKeys.withLock { keys in
+        let destroys = try beforeDestroying.withLock({ $0 })?() ?? true
+        return token.versionKeys.withLock { keys in
             let all = keys[context.versionKeyLabel] ?? [:]
-            keys[context.versionKeyLabel] = all.filter { kept.contains($0.key) }
+            if destroys { keys[context.versionKeyLabel] = all.filter { kept.contains($0.key) } }
             return all.count { !kept.contains($0.key) }
         }
     }
@@ -98,7 +113,7 @@ package final class InMemoryCMK: CustomerMasterKey {
         guard wrap.algorithm == .split else { return try open(wrap, under: key, context) }
         guard let split = try? SplitWrap(parsing: wrap) else { throw RootError(.notAuthentic, "test") }
         let first = try open(split.root, under: key, context.rootHalf)
-        guard let version = versionKeys.withLock({ $0[context.versionKeyLabel]?[split.id] }) else {
+        guard let version = token.versionKeys.withLock({ $0[context.versionKeyLabel]?[split.id] }) else {
             throw RootError(.versionDestroyed, "test")
         }
         return first.exclusiveOr(try open(split.version, under: version.key, context.versionHalf))

@@ -1,0 +1,34 @@
+import KeyManagement
+import TestSupport
+import Testing
+import VolumeEngine
+import VolumeFormat
+
+/// What is left to destroy in tokens, while keyrings change.
+@Suite struct PurgeTests {
+    /// A CMK is rotated while a purge waits for another CMK's token: the version keys that the new keyring uses stay.
+    @Test func aNewCMKComesWhileATokenIsSlow() throws {
+        let test = try TestVolume()
+        try test.write("file", [1, 2, 3])
+        let former = test.cmk
+        let used = try InMemoryCMK("test:used")
+        let next = try InMemoryCMK("test:next", beside: used)
+        let editing = KeyringEditing(resolve: resolver([former, used, next]))
+        // The purge of this rotation does not come to its end.
+        former.onDestroying { () throws(RootError) in throw RootError(.timedOut, "test") }
+        #expect(throws: VolumeError.self) { _ = try test.mount.replaceCMKs(.root, with: [used], editing: editing) }
+        let mount = test.mount
+        former.onDestroying { () throws(RootError) in
+            former.onDestroying(nil)
+            do { _ = try mount.replaceCMKs(.root, with: [next], editing: editing) } catch {
+                throw RootError(.failed, "\(error)")
+            }
+            return true
+        }
+        _ = try mount.purge(.root, editing: editing)
+        let keyring = try #require(mount.keyring(.root))
+        #expect(keyring.cmks.filter(\.isInUse).map(\.uri) == ["test:next"] && keyring.pending.isEmpty)
+        let keys = try KeyringUnlocking(resolve: resolver([next])).unlock(keyring)
+        #expect(keys.activeKEK.version == .first)
+    }
+}

@@ -1,0 +1,108 @@
+import KeyManagement
+import Storage
+import TestSupport
+import Testing
+import VolumeEngine
+import VolumeFormat
+
+/// Shreddings that fail late: what a certificate would say stays true when they are repeated, or when another one comes.
+@Suite struct ShredTests {
+    private func finish(
+        _ test: TestVolume, resuming work: PendingWork? = nil
+    ) throws(VolumeError) -> VolumeMount.Shredded {
+        try test.mount.finishShredding(
+            .root, resuming: work, editing: RewrapTests.editing(test), control: SweepControl())
+    }
+
+    private func failure(_ test: TestVolume, resuming work: PendingWork? = nil) -> VolumeError? {
+        RewrapTests.error { () throws(VolumeError) in _ = try finish(test, resuming: work) }
+    }
+
+    private func note(_ test: TestVolume) -> PendingWork? {
+        test.mount.keyring(.root)?.pending.first { $0.kind == .shred }
+    }
+
+    /// The lower tree as it is now, to be mounted later: what a backup has.
+    private func copy(_ test: TestVolume) throws -> String {
+        let path = test.temporary["copy"]
+        try copyTree(test.lower, to: path)
+        return path
+    }
+
+    /// The first one wraps all that is there by a new KEK, and then the owner does not answer. What is deleted next was wrapped by that KEK.
+    @Test func anotherOneAfterALateFailure() throws {
+        let test = try TestVolume()
+        var contents = try RewrapTests.fill(test)
+        try test.mount.beginShredding(.root)
+        try test.unlink("file5")
+        contents["file5"] = nil
+        test.cmk.onDestroying { () throws(RootError) in throw RootError(.timedOut, "test") }
+        #expect(failure(test) == .keyring(.root(RootError(.timedOut, ""), uri: "test:cmk")))
+        #expect(note(test)?.version.rawValue == 2 && note(test)?.flags.contains(.paused) == false)
+        test.cmk.onDestroying(nil)
+        let copy = try copy(test)
+        try test.mount.beginShredding(.root)
+        #expect(note(test)?.flags.contains(.paused) == true)
+        try test.unlink("file4")
+        contents["file4"] = nil
+        let shredded = try finish(test)
+        #expect(shredded.active.rawValue == 3)
+        #expect(shredded.destroyed.map(\.rawValue) == [1, 2] && shredded.refused == shredded.destroyed)
+        #expect(note(test) == nil)
+        #expect(throws: (any Error).self) { _ = try TestVolume(lower: copy, in: test.temporary, cmk: test.cmk) }
+        for (name, bytes) in contents { #expect(try test.read(name) == bytes) }
+    }
+
+    /// A command deletes on while another one's shredding is finished up to its last step: its own KEK is newer all the same.
+    @Test func eachCommandMakesAKEKOfItsOwn() throws {
+        let test = try TestVolume()
+        _ = try RewrapTests.fill(test)
+        try test.mount.beginShredding(.root)
+        try test.mount.beginShredding(.root)
+        test.cmk.onDestroying { () throws(RootError) in throw RootError(.timedOut, "test") }
+        #expect(failure(test) != nil)
+        test.cmk.onDestroying(nil)
+        try test.unlink("file5")
+        #expect(try finish(test).active.rawValue == 3)
+    }
+
+    /// A version key that another node of the HSM still has: not once is it certified, neither by a repetition nor after a crash.
+    @Test(arguments: [false, true]) func aFailedProofIsNotForgotten(crashes: Bool) throws {
+        let test = try TestVolume()
+        _ = try RewrapTests.fill(test)
+        try test.mount.beginShredding(.root)
+        try test.unlink("file5")
+        test.cmk.onDestroying { false }
+        #expect(failure(test) == .notDestroyed(.first))
+        #expect(test.mount.keyring(.root)?.keks.map(\.state) == [.destroyed, .active])
+        for _ in 0..<2 {
+            if crashes { try test.crash() }
+            let work = try #require(note(test))
+            #expect(failure(test, resuming: work) == .notDestroyed(.first))
+        }
+        test.cmk.onDestroying(nil)
+        let shredded = try finish(test, resuming: note(test))
+        #expect(shredded.destroyed == [.first] && shredded.refused == [.first] && shredded.versionKeys == 1)
+        #expect(shredded.active.rawValue == 2)
+        let keyring = try #require(test.mount.keyring(.root))
+        #expect(keyring.pending.isEmpty && !keyring.keks.contains(where: \.isUnproven))
+        try test.remount()
+    }
+
+    /// The CMK changes between a failed proof and its repetition: the wraps of before are tried all the same.
+    @Test func aProofThatOutlivesItsCMK() throws {
+        let test = try TestVolume()
+        try test.mount.beginShredding(.root)
+        test.cmk.onDestroying { false }
+        #expect(failure(test) == .notDestroyed(.first))
+        let next = try InMemoryCMK("test:next")
+        let editing = KeyringEditing(resolve: resolver([test.cmk, next]))
+        _ = try test.mount.replaceCMKs(.root, with: [next], editing: editing)
+        func again() throws(VolumeError) -> VolumeMount.Shredded {
+            try test.mount.finishShredding(.root, resuming: note(test), editing: editing, control: SweepControl())
+        }
+        #expect(RewrapTests.error { () throws(VolumeError) in _ = try again() } == .notDestroyed(.first))
+        test.cmk.onDestroying(nil)
+        #expect(try again().refused == [.first])
+    }
+}
