@@ -27,6 +27,7 @@ package enum AuditKind: String, Sendable, CaseIterable {
     case cmkDestroyed = "cmk-destroyed"
     case kekRotated = "kek-rotated"
     case versionRetired = "version-retired"
+    case cmkChangeFailed = "cmk-change-failed"
     case versionCompromised = "version-compromised"
     case policyChanged = "policy-changed"
     case cryptoperiodWarning = "cryptoperiod-warning"

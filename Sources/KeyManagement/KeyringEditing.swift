@@ -148,9 +148,10 @@ package struct KeyringEditing: Sendable {
     ) throws(KeyringError) -> [ZoneKeyring.Wrap] {
         var inUse: [any CustomerMasterKey] = []
         var indices: [UInt8] = []
+        // Where any one is enough, those that are left do. Where none is left, the owners have the last word, not what was noted.
+        let areLeft = keyring.cmks.contains { $0.isInUse && $0.state != .destroyed }
         for (index, cmk) in keyring.cmks.enumerated() where cmk.isInUse {
-            // Where any one is enough, those that are left do.
-            if keyring.policy == .anyOf, cmk.state == .destroyed { continue }
+            if keyring.policy == .anyOf, cmk.state == .destroyed, areLeft { continue }
             do { inUse.append(try resolve(cmk.uri)) } catch { throw .root(error, uri: cmk.uri) }
             indices.append(UInt8(index))
         }

@@ -8,7 +8,7 @@ import VolumeFormat
 enum AuditNote {
     /// What a command may tell of; everything else is the daemon's to say.
     static let kinds: Set<AuditKind> = [
-        .cmkDisabled, .cmkEnabled, .cmkRotated, .cmkDestroyed, .policyChanged, .restoreAccepted,
+        .cmkDisabled, .cmkEnabled, .cmkRotated, .cmkDestroyed, .cmkChangeFailed, .policyChanged, .restoreAccepted,
     ]
 
     /// Adds a record to the volume's log: through its daemon, or, of a volume that is not mounted, directly. False when there is no log,

@@ -39,19 +39,26 @@ struct CMKCommand: ParsableCommand {
         func run() throws {
             try reporting {
                 ProcessHardening.apply()
-                let facts = try CMKTarget.find(target, zone: zone).map { found -> Facts in
+                var refused: [Failure] = []
+                let facts = try CMKTarget.find(target, zone: zone).compactMap { found -> Facts? in
                     let zones = found.places.map {
                         Zone(
                             zone: $0.zone, mountPoint: $0.daemon?.mountPoint, lower: $0.lower,
                             history: $0.history.map(ZoneStatus.Entered.init))
                     }
-                    let cmk = try found.open()
-                    do throws(RootError) { return Facts(uri: cmk.uri, cmk: try cmk.describe(), zones: zones) } catch {
-                        throw Failure(error, uri: Roots.withoutPIN(found.named))
-                    }
+                    do throws(RootError) {
+                        let cmk = try found.roots.resolve(found.named)
+                        return Facts(uri: cmk.uri, cmk: try cmk.describe(), zones: zones)
+                    } catch { refused.append(Failure(error, uri: Roots.withoutPIN(found.named))) }
+                    return nil
                 }
-                if json { return try printJSON(facts) }
-                FileHandle.standardOutput.write(facts.map(Self.text).joined(separator: "\n"))
+                if json {
+                    try printJSON(facts)
+                } else {
+                    FileHandle.standardOutput.write(facts.map(Self.text).joined(separator: "\n"))
+                }
+                for failure in refused.dropLast() { failure.report() }
+                if let failure = refused.last { throw failure }
             }
         }
 

@@ -19,129 +19,17 @@ struct CMKArguments: ParsableArguments {
     func find() throws -> [CMKTarget] { try CMKTarget.find(target, zone: zone, cmk: cmk) }
 }
 
-/// What became of a CMK and of the zones that hang on it.
-struct CMKOutcome: Encodable {
-    struct Zone: Encodable {
-        var zone: UInt32
-        var mountPoint: String?
-        var lower: String
-        /// How the zone stands after the daemon has asked the owner: "open" or "revoked"; `nil` for one that is not mounted, or does not answer.
-        var state: String?
-        /// From the owner's acknowledgement to the daemon's.
-        var milliseconds: Double?
-        var condition: ZoneKeeper.Condition?
-        /// Why the key's new state is not in the zone's keyring.
-        var notNoted: String?
-        /// Whether the volume's audit log has it.
-        var isAudited: Bool?
-        /// Why the daemon could not be asked.
-        var failure: String?
-    }
-
-    var uri: String
-    /// The key's new state.
-    var state: String
-    /// From the call to the owner's acknowledgement, read back in a fresh session.
-    var ownerMilliseconds: Double
-    /// Whether the owner itself still decrypts with the key; then only LetheFS refuses it.
-    var usableAtOwner: Bool?
-    var zones: [Zone]
-
-    var text: String {
-        var lines = ["\(state): \(uri)  (\(ownerMilliseconds) ms, read back from the owner)"]
-        if usableAtOwner == true, state != KeyState.active.name {
-            lines += [
-                "  NOTE  the token goes on decrypting with it for other programs: it notes CKA_DECRYPT and does not enforce it.",
-                "        LetheFS refuses the key. Take the key, or the programs' access to it, away with the HSM's own tools.",
-            ]
-        }
-        for zone in zones {
-            var line = "  zone \(zone.zone) of \(zone.mountPoint ?? zone.lower): \(zone.state ?? "not mounted")"
-            if let milliseconds = zone.milliseconds { line += " after \(milliseconds) ms" }
-            if zone.condition?.isHeld == true { line += ", held until lethefs restore" }
-            if let failure = zone.failure {
-                line = "  zone \(zone.zone) of \(zone.mountPoint ?? zone.lower): \(failure)"
-            }
-            lines.append(line)
-            if let reason = zone.notNoted {
-                lines.append("        the new state is not in the zone's keyring: \(reason)")
-            }
-            if zone.isAudited == false { lines.append("        the volume's audit log has no record of it") }
-        }
-        return lines.joined(separator: "\n") + "\n"
-    }
-}
-
-extension CMKTarget {
-    /// Has the owner act, then each daemon ask it, and notes the new state: before the act where it takes the key away, since a keyring can
-    /// be sealed only while its key is there; after it where it gives the key back.
-    func change(
-        to state: KeyState, _ act: (any CustomerMasterKey) throws(RootError) -> Void
-    ) throws -> CMKOutcome {
-        let cmk = try open()
-        let isBack = state == .active
-        var notNoted = isBack ? [] : places.map { $0.note(state, roots) }
-        let start = BootClock.now
-        do throws(RootError) { try act(cmk) } catch {
-            // Nothing happened: what was noted is taken back, as a state of its own.
-            if !isBack {
-                for (place, reason) in zip(places, notNoted) where reason == nil {
-                    _ = place.note(place.history.last?.state ?? .active, roots)
-                }
-            }
-            throw Failure(error, uri: Roots.withoutPIN(named))
-        }
-        let acknowledged = BootClock.now
-        var zones = places.map { $0.asked(since: acknowledged) }
-        if isBack { notNoted = places.map { $0.note(state, roots) } }
-        for index in zones.indices {
-            zones[index].notNoted = notNoted[index]
-            zones[index].isAudited = places[index].audit(state, cmk.uri, zones[index])
-        }
-        let isUsable = state == .destroyed ? false : try? cmk.isUsableAtOwner()
-        return CMKOutcome(
-            uri: cmk.uri, state: state.name, ownerMilliseconds: ((acknowledged - start) * 1e5).rounded() / 100,
-            usableAtOwner: isUsable, zones: zones)
-    }
-}
-
-extension CMKTarget.Place {
-    /// Leaves a record of what was done. False where there is no log, or it could not be written.
-    fileprivate func audit(_ state: KeyState, _ uri: String, _ outcome: CMKOutcome.Zone) -> Bool {
-        let kind: AuditKind
-        switch state {
-        case .active: kind = .cmkEnabled
-        case .destroyed: kind = .cmkDestroyed
-        default: kind = .cmkDisabled
-        }
-        var fields = ["cmk": uri]
-        fields["zone-state"] = outcome.state
-        fields["milliseconds"] = outcome.milliseconds.map { "\($0)" }
-        return AuditNote.leave(
-            daemon.map { .mounted($0, inside: "") } ?? .lower(lower), kind, zone: ZoneID(rawValue: zone), fields)
-    }
-
-    /// Has the zone's daemon ask the owner now; returns when the zone is as the answer demands.
-    fileprivate func asked(since start: Double) -> CMKOutcome.Zone {
-        var zone = CMKOutcome.Zone(zone: zone, mountPoint: daemon?.mountPoint, lower: lower)
-        guard let daemon else { return zone }
-        do {
-            let condition: ZoneKeeper.Condition = try DaemonClient.ask(daemon, .probe, ["zone": "\(zone.zone)"])
-            zone.state = condition.state
-            zone.condition = condition
-            zone.milliseconds = ((BootClock.now - start) * 1e5).rounded() / 100
-        } catch let failure as Failure { zone.failure = failure.what } catch { zone.failure = "\(error)" }
-        return zone
-    }
-}
-
-/// Prints outcomes; a revocation that did not prove itself, or a daemon that did not answer, is a failure.
+/// Prints outcomes; an owner that refused, a revocation that did not prove itself, or a daemon that did not answer, is a failure.
 private func show(_ outcomes: [CMKOutcome], json: Bool) throws {
     if json {
         try printJSON(outcomes)
     } else {
         FileHandle.standardOutput.write(outcomes.map(\.text).joined())
     }
+    let refused = outcomes.compactMap(\.error)
+    // The last one is told where commands tell their failures.
+    for failure in refused.dropLast() { failure.report() }
+    if let failure = refused.last { throw failure }
     for zone in outcomes.flatMap(\.zones) {
         try zone.condition?.requireProof()
         if let failure = zone.failure {
@@ -173,8 +61,8 @@ extension CMKCommand {
                 let targets = try arguments.find()
                 if dryRun { return try BlastRadius(of: targets.flatMap(\.places)).show(json: arguments.json) }
                 try show(
-                    try targets.map { target in
-                        try target.change(to: .suspended) { (cmk) throws(RootError) in try cmk.setEnabled(false) }
+                    targets.map { target in
+                        target.change(to: .suspended) { (cmk) throws(RootError) in try cmk.setEnabled(false) }
                     }, json: arguments.json)
             }
         }
@@ -191,7 +79,7 @@ extension CMKCommand {
                 ProcessHardening.apply()
                 try show(
                     try arguments.find().map { target in
-                        try target.change(to: .active) { (cmk) throws(RootError) in try cmk.setEnabled(true) }
+                        target.change(to: .active) { (cmk) throws(RootError) in try cmk.setEnabled(true) }
                     }, json: arguments.json)
             }
         }
@@ -221,7 +109,7 @@ extension CMKCommand {
                 }
                 try confirm(target)
                 try show(
-                    [try target.change(to: .destroyed) { (cmk) throws(RootError) in try cmk.destroy() }],
+                    [target.change(to: .destroyed) { (cmk) throws(RootError) in try cmk.destroy() }],
                     json: arguments.json)
             }
         }

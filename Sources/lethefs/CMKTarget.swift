@@ -18,6 +18,9 @@ struct CMKTarget {
         var named: String
         var history: [StateChange]
 
+        /// It wraps the zone's KEKs; one that was rotated away does not.
+        var isInUse: Bool { ZoneKeyring.CMK(uri: named, history: history).isInUse }
+
         var words: String {
             let place = daemon.map { $0.mountPoint + (path.map { $0.isEmpty ? "" : "/\($0)" } ?? "") } ?? lower
             return "zone \(zone) of \(place)"
@@ -35,7 +38,8 @@ struct CMKTarget {
         }
     }
 
-    /// The CMKs of a URI, a lower directory, a mount point, or a path in a mount. `cmk` chooses among several by URI or key label.
+    /// The CMKs of a URI; or of a lower directory, a mount point, or a path in a mount, those in use. `cmk` chooses one by URI or key
+    /// label, and may name one that was rotated away.
     static func find(_ text: String, zone: UInt32?, cmk: String? = nil) throws -> [CMKTarget] {
         let mounted = try mountedPlaces()
         if text.contains(":"), access(text, F_OK) != 0 {
@@ -61,8 +65,8 @@ struct CMKTarget {
             lower = path
             own = try storedPlaces(path, zone ?? 0)
         }
-        let roots = Roots(trusted: try trusted(lower))
-        let chosen = own.filter { place in cmk.map { Self.matches($0, place.named) } ?? true }
+        let roots = try trusted(lower)
+        let chosen = own.filter { place in cmk.map { Self.matches($0, place.named) } ?? place.isInUse }
         guard !chosen.isEmpty else {
             throw Failure(
                 .keyNotFound, "none of the zone's CMKs is \(cmk ?? "known")", remedy: "lethefs cmk show \(text)")
@@ -127,12 +131,13 @@ struct CMKTarget {
 }
 
 extension CMKTarget.Place {
-    /// Notes the CMK's new state in the zone's keyring. What kept it from that, as a sentence; `nil` when it is noted.
-    func note(_ state: KeyState, _ roots: Roots) -> String? {
+    /// Notes the CMK's new state in the zone's keyring; with `isShown`, one that its owner has shown. What kept it from that, as a
+    /// sentence; `nil` when it is noted.
+    func note(_ state: KeyState, isShown: Bool, _ roots: Roots) -> String? {
         do {
             if let daemon {
-                let _: Done = try DaemonClient.ask(
-                    daemon, .cmkState, ["zone": "\(zone)", "uri": named, "state": state.name], timeoutSeconds: 30)
+                let asked = ["zone": "\(zone)", "uri": named, "state": state.name, "shown": isShown ? "1" : "0"]
+                let _: Done = try DaemonClient.ask(daemon, .cmkState, asked, timeoutSeconds: 30)
                 return nil
             }
             // The lock is held meanwhile, as by a mount.
@@ -143,7 +148,7 @@ extension CMKTarget.Place {
             defer { try? mount.close() }
             try mount.changeKeyring(ZoneID(rawValue: zone)) { (keyring, keys) throws(VolumeError) in
                 for index in keyring.cmks.indices where keyring.cmks[index].uri == named {
-                    keyring.cmks[index].history.enter(state, at: Volume.now)
+                    keyring.cmks[index].history.note(state, isShown: isShown)
                 }
                 return keys
             }

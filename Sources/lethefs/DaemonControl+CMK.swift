@@ -5,7 +5,8 @@ import VolumeEngine
 import VolumeFormat
 
 extension ControlVerb {
-    /// `zone`, `uri` (as the zone's keyring names the CMK), `state`: a key state that an operator brings about, with its time.
+    /// `zone`, `uri` (as the zone's keyring names the CMK), `state`: a key state that an operator brings about, with its time; `shown` = 1:
+    /// its owner has said so.
     static let cmkState = ControlVerb("cmk-state")
     /// `zone`: what a revocation would take away now.
     static let impact = ControlVerb("impact")
@@ -36,6 +37,13 @@ extension DaemonControl {
     ]
 }
 
+extension [StateChange] {
+    /// Notes what an operator is about to bring about; or, with `isShown`, what the owner says has come of it.
+    mutating func note(_ state: KeyState, isShown: Bool) {
+        if isShown { correct(to: state, at: Volume.now) } else { enter(state, at: Volume.now) }
+    }
+}
+
 extension DaemonServices {
     /// In the keyring's history. A zone that is closed has no key to seal its keyring with, and fails.
     func noteCMKState(_ arguments: [String: String]) throws -> Done {
@@ -49,7 +57,7 @@ extension DaemonServices {
             }
             try mount.changeKeyring(id) { (keyring, keys) throws(VolumeError) in
                 for index in keyring.cmks.indices where keyring.cmks[index].uri == uri {
-                    keyring.cmks[index].history.enter(state, at: Volume.now)
+                    keyring.cmks[index].history.note(state, isShown: arguments["shown"] == "1")
                 }
                 return keys
             }

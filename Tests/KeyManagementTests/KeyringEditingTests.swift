@@ -123,6 +123,24 @@ import VolumeFormat
         #expect(test.editing.isRefused(.first, with: before))
     }
 
+    /// What was noted of a CMK does not keep a new KEK from it where no other is left: its owner has the last word.
+    @Test func aCMKThatIsNotedAsDestroyedAndLives() throws {
+        var test = try Case(.anyOf, count: 2)
+        test.keyring.cmks[0].history.enter(.destroyed, at: 5)
+        try test.commit(test.keyring, test.keys)
+        try test.addKEK()
+        #expect(test.keyring.keks[1].wraps.map(\.cmk) == [1])
+        test.keyring.cmks[1].history.enter(.destroyed, at: 6)
+        try test.commit(test.keyring, test.keys)
+        try test.addKEK()
+        #expect(test.keyring.keks[2].wraps.map(\.cmk) == [0, 1])
+        for cmk in test.cmks { cmk.refuse(.destroyed) }
+        var changed = test.keyring
+        #expect(throws: KeyringError.root(RootError(.destroyed, ""), uri: "test:0")) {
+            _ = try test.editing.addKEK(to: &changed, test.keys, now: 10)
+        }
+    }
+
     @Test func metadataKeys() throws {
         var test = try Case()
         var changed = test.keyring

@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 from harness import Volume, equal, on_volume, raises, run
+from harness.tokens import FaultyModule, keys_of
+
+CKR_ACTION_PROHIBITED = 0x1B
 
 CONTENT = b"a record " * 1000
 
@@ -109,6 +112,75 @@ def destroyed(volume):
     volume.unmount()
     command(volume, "mount", volume.lower, volume.mountpoint, status=22)
     command(volume, "mount", copy.lower, volume.mountpoint, status=22)
+
+
+def audited(volume, kind):
+    return [json.loads(line)["fields"] for line in command(
+        volume, "audit", "show", volume.lower, "--kind", kind, "--json").stdout.splitlines()]
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def an_act_that_the_token_refuses(volume):
+    """Nothing of it stays noted, the zones stay open, and the audit log has the attempt; a KEK rotation goes on as before."""
+    module = FaultyModule(volume)
+    volume.init("--root", module.uri).mount()
+    file = volume.mountpoint / "file"
+    file.write_bytes(CONTENT)
+    for target in (volume.mountpoint, volume.lower):
+        if target == volume.lower:
+            volume.unmount()
+        module.fail("C_DestroyObject", CKR_ACTION_PROHIBITED, 1)
+        refused = command(volume, "cmk", "destroy", target, "--yes", "cmk", "--json", status=25)
+        assert "The key is active now" in refused.stderr, refused.stderr
+        equal(json.loads(refused.stdout)[0]["state"], "active")
+        equal(states(volume), ["active"])
+    equal([(fields["asked"], fields["state"]) for fields in audited(volume, "cmk-change-failed")],
+          [("destroyed", "active")] * 2)
+    equal(audited(volume, "cmk-destroyed"), [])
+    volume.mount()
+    equal(file.read_bytes(), CONTENT)
+    module.fail("C_SetAttributeValue", CKR_ACTION_PROHIBITED, 1)
+    command(volume, "cmk", "disable", volume.mountpoint, status=25)
+    equal(states(volume), ["active", "suspended", "active"])
+    equal(told(volume, "kek", "rotate", volume.mountpoint)["kek"], 2)
+    equal(file.read_bytes(), CONTENT)
+    command(volume, "cmk", "destroy", volume.mountpoint, "--yes", "cmk")
+    equal(states(volume)[-1], "destroyed")
+    raises((errno.EKEYREVOKED,), file.read_bytes)
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def after_a_rotation_the_key_in_use_is_meant(volume):
+    """The one before is left alone, and may be gone."""
+    volume.init().mount()
+    file = volume.mountpoint / "file"
+    file.write_bytes(CONTENT)
+    command(volume, "cmk", "rotate", volume.mountpoint)
+    new, old = keys_of(volume)
+    for is_gone in (False, True):
+        if is_gone:
+            old.by_other_program("destroy")
+        outcomes = told(volume, "cmk", "disable", volume.mountpoint)
+        equal([zone["state"] for outcome in outcomes for zone in outcome["zones"]], ["revoked"])
+        raises((errno.EKEYREVOKED,), file.read_bytes)
+        equal([shown["cmk"]["enabled"] for shown in told(volume, "cmk", "show", volume.mountpoint)], [False])
+        if not is_gone:
+            equal(told(volume, "cmk", "show", old.uri)[0]["cmk"]["enabled"], True, "the former key")
+        command(volume, "cmk", "enable", volume.mountpoint)
+        equal(file.read_bytes(), CONTENT)
+    volume.unmount().check()
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def one_of_two_that_cannot_be_reached(volume):
+    """The other one is switched off all the same, and the command says what was not done."""
+    first, second = FaultyModule(volume, "first"), FaultyModule(volume, "second")
+    volume.init("--root", first.uri, "--root", second.uri, "--policy", "all-of").mount()
+    (volume.mountpoint / "file").write_bytes(CONTENT)
+    first.fail("C_SetAttributeValue", CKR_ACTION_PROHIBITED, 1_000_000)
+    refused = command(volume, "cmk", "disable", volume.mountpoint, "--json", status=25)
+    equal([outcome["state"] for outcome in json.loads(refused.stdout)], ["active", "suspended"])
+    raises((errno.EKEYREVOKED,), (volume.mountpoint / "file").read_bytes)
 
 
 class User:

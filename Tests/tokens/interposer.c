@@ -49,6 +49,7 @@ HOOK(C_Login, (CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_BYTE *pin, CK_UL
 HOOK(C_FindObjectsInit, (CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, CK_ULONG count), (session, template, count))
 HOOK(C_SetAttributeValue, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, CK_ATTRIBUTE *template, CK_ULONG count),
      (session, key, template, count))
+HOOK(C_DestroyObject, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object), (session, object))
 HOOK(C_EncryptInit, (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key), (session, mechanism, key))
 HOOK(C_Encrypt, (CK_SESSION_HANDLE session, CK_BYTE *in, CK_ULONG inCount, CK_BYTE *out, CK_ULONG *outCount),
      (session, in, inCount, out, outCount))
@@ -86,6 +87,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out) {
         list.C_FindObjectsInit = hooked_C_FindObjectsInit;
         list.C_GetAttributeValue = hooked_C_GetAttributeValue;
         list.C_SetAttributeValue = hooked_C_SetAttributeValue;
+        list.C_DestroyObject = hooked_C_DestroyObject;
         list.C_EncryptInit = hooked_C_EncryptInit;
         list.C_Encrypt = hooked_C_Encrypt;
         list.C_DecryptInit = hooked_C_DecryptInit;

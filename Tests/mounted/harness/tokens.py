@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import urllib.parse
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def keys_of(volume):
 class FaultyModule:
     """A SoftHSM2 token behind tokens/interposer.c: hangs and fails as told."""
 
-    def __init__(self, volume):
-        self.directory = volume.root / "faulty"
+    def __init__(self, volume, name="faulty"):
+        self.directory = volume.root / name
         self.control = self.directory / "control"
         self.control.mkdir(parents=True)
         (self.directory / "tokens").mkdir()
@@ -52,13 +53,22 @@ class FaultyModule:
         self.pin = self.directory / "pin"
         self.pin.write_text("1234\n")
         os.chmod(self.pin, 0o600)
-        run(["softhsm2-util", "--init-token", "--free", "--label", "faulty", "--so-pin", "5678", "--pin", "1234"],
+        run(["softhsm2-util", "--init-token", "--free", "--label", name, "--so-pin", "5678", "--pin", "1234"],
             env={"SOFTHSM2_CONF": str(self.configuration)})
         module = self.directory / "module.so"
-        run(["gcc", "-O2", "-shared", "-fPIC", "-I/usr/include/p11-kit-1", f'-DREAL="{SOFTHSM}"',
+        # A library of its own: two tokens in one process would share what is global in it.
+        real = self.directory / "libsofthsm2.so"
+        shutil.copy(SOFTHSM, real)
+        run(["gcc", "-O2", "-shared", "-fPIC", "-I/usr/include/p11-kit-1", f'-DREAL="{real}"',
              f'-DCONTROL="{self.control}"', "-o", module, TOKENS / "interposer.c", "-ldl"], limit=120)
         os.chmod(module, 0o755)
-        self.uri = f"pkcs11:token=faulty;object=cmk?module-path={module}&pin-source={self.pin}&x-conf={self.configuration}"
+        self.uri = f"pkcs11:token={name};object=cmk?module-path={module}&pin-source={self.pin}&x-conf={self.configuration}"
+
+    def relabel(self, old, new):
+        """The token gets another label, as long as the one before; its keys stay."""
+        for path in self.directory.glob("tokens/*/token.object"):
+            path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+        self.uri = self.uri.replace(f"token={old};", f"token={new};")
 
     def hang(self, on=True):
         if on:
