@@ -93,7 +93,8 @@ package struct KeyringEditing: Sendable {
     }
 
     /// Destroys the version keys of a KEK version beside all CMKs of a keyring, former ones included, but for those that the
-    /// keyring still uses. Returns how many it destroyed. A former CMK that is gone needs none of it.
+    /// keyring still uses. Returns how many it destroyed. A former CMK that is gone needs none of it; one that this host does not know
+    /// may well be there, unless an operator has destroyed it.
     ///
     /// `keyring` is asked anew before each CMK: one that does not answer at once may take long.
     package func destroyVersionKeys(
@@ -106,8 +107,12 @@ package struct KeyringEditing: Sendable {
             let kek = keyring().keks.first { $0.version == version && $0.state != .destroyed }
             let kept = kek?.wraps.compactMap { try? SplitWrap(parsing: $0.wrap).id } ?? []
             do { destroyed += try resolve(cmk.uri).destroyVersionKeys(context, except: kept) } catch {
-                let isGone = error.code == .keyNotFound || error.code == .destroyed
-                guard isGone, !cmk.isInUse || cmk.state == .destroyed else { throw .root(error, uri: cmk.uri) }
+                switch error.code {
+                case .keyNotFound, .destroyed:
+                    guard !cmk.isInUse || cmk.state == .destroyed else { throw .root(error, uri: cmk.uri) }
+                case .unknownRoot where cmk.state == .destroyed: break
+                default: throw .root(error, uri: cmk.uri)
+                }
             }
         }
         return destroyed

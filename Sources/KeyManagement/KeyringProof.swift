@@ -22,7 +22,7 @@ extension KeyringEditing {
         guard case .root(let answer, _) = error else { return false }
         switch answer.code {
         case .versionDestroyed: return true
-        case .keyNotFound, .destroyed: return cmk.state == .destroyed
+        case .keyNotFound, .destroyed, .unknownRoot: return cmk.state == .destroyed
         default: return false
         }
     }

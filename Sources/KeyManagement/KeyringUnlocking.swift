@@ -27,6 +27,23 @@ package struct KeyringUnlocking: Sendable {
         _ = try unlock(active, of: keyring)
     }
 
+    /// Whether a CMK is the one at `index` of a keyring, whatever it is called: it unwraps what that one has wrapped.
+    package static func isCMK(
+        _ cmk: any CustomerMasterKey, _ index: Int, of keyring: ZoneKeyring
+    ) throws(KeyringError) -> Bool {
+        guard let active = keyring.activeKEK, let wrap = active.wraps.first(where: { Int($0.cmk) == index }) else {
+            return false
+        }
+        let context = KEKContext(volume: keyring.volume, zone: keyring.zone, kekVersion: active.version)
+        do throws(KeyringError) {
+            _ = try KEKSharing.unwrap(wrap, of: keyring, context: context) { (_) throws(RootError) in cmk }
+            return true
+        } catch {
+            guard case .root(let answer, _) = error, answer.code == .notAuthentic else { throw error }
+            return false
+        }
+    }
+
     /// A keyring with one fresh KEK under the given CMKs.
     package func create(
         volume: UniqueID, zone: ZoneID, policy: ZoneKeyring.Policy, cmks: [any CustomerMasterKey], now: UInt64

@@ -11,6 +11,8 @@ package struct RootError: Error, Sendable {
         case keyNotFound
         /// Several keys match the URI.
         case keyAmbiguous
+        /// This host trusts no root that is the CMK asked for: nobody was asked, and nothing is known of the key.
+        case unknownRoot
         /// The PIN is wrong.
         case pinIncorrect
         /// The PIN is locked after too many failures.

@@ -35,7 +35,7 @@ enum AuditNote {
             (try? existing.openLog()) != nil
         else { return false }
         let uris = (try? files.keyring(.root))?.cmks.map(\.uri) ?? []
-        let roots = Roots(trusted: host.readRecord(volume)?.roots ?? [])
+        let roots = (try? Roots.of(files, given: [], host.readRecord(volume))) ?? Roots(trusted: [])
         let known = host.readAuditPin(volume)?.publicKeys ?? []
         let options = AuditLog.Options(volume: volume, keys: { nil }, onCheckpoint: { host.writeAuditPin(volume, $0) })
         let log = try? AuditLog.open(files.directory, options) { _ in

@@ -91,11 +91,11 @@ struct AuditSource {
     /// From the daemon, or by unlocking the volume.
     private func seals(_ roots: [String]) throws -> AuditSeals {
         if let daemon { return try DaemonClient.ask(daemon, .auditSeals, timeoutSeconds: 30) }
-        let trusted = roots.isEmpty ? Host().readRecord(volume)?.roots ?? [] : roots
-        guard !trusted.isEmpty else { throw Failure(.keyNotFound, "this host does not know the CMK") }
-        let known = Roots(trusted: trusted)
-        let unlocking = KeyringUnlocking { (uri) throws(RootError) in try known.resolve(uri) }
         do {
+            guard let known = try Roots.of(files, given: roots, Host().readRecord(volume)) else {
+                throw Failure(.keyNotFound, "this host does not know the CMK")
+            }
+            let unlocking = KeyringUnlocking { (uri) throws(RootError) in try known.resolve(uri) }
             return AuditSeals(audit, try unlocking.unlock(try files.keyring(.root)))
         } catch let error as KeyringError {
             throw Failure(VolumeError.keyring(error), lower: lower)

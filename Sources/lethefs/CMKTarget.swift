@@ -115,18 +115,16 @@ struct CMKTarget {
         } catch { throw Failure(error, lower: lower) }
     }
 
-    private static func trusted(_ lower: String) throws -> [String] {
-        let volume: UniqueID
-        do { volume = try VolumeFiles(lower: lower).readDescription().value.volume } catch {
-            throw Failure(error, lower: lower)
-        }
-        guard let record = Host().readRecord(volume), !record.roots.isEmpty else {
-            throw Failure(
-                .keyNotFound, "this host does not know the CMK of \(lower)",
-                meaning: "What the volume itself names is not trusted to load a module.",
-                remedy: "name the key by its URI")
-        }
-        return record.roots
+    private static func trusted(_ lower: String) throws -> Roots {
+        do {
+            let files = try VolumeFiles(lower: lower)
+            let record = Host().readRecord(try files.readDescription().value.volume)
+            if let roots = try Roots.of(files, given: [], record) { return roots }
+        } catch let error as VolumeError { throw Failure(error, lower: lower) }
+        throw Failure(
+            .keyNotFound, "this host does not know the CMK of \(lower)",
+            meaning: "What the volume itself names is not trusted to load a module.",
+            remedy: "name the key by its URI")
     }
 }
 

@@ -145,14 +145,13 @@ struct CheckCommand: ParsableCommand {
 
     private func open(_ path: String) throws -> VolumeMount {
         do {
-            let volume = try VolumeFiles(lower: path).readDescription().value.volume
-            let trusted = root.isEmpty ? Host().readRecord(volume)?.roots ?? [] : root
-            guard !trusted.isEmpty else {
+            let files = try VolumeFiles(lower: path)
+            let volume = try files.readDescription().value.volume
+            guard let roots = try Roots.of(files, given: root, Host().readRecord(volume)) else {
                 throw Failure(
                     .keyNotFound, "this host does not know the CMK of \(path)",
                     remedy: "lethefs check \(path) --root URI")
             }
-            let roots = Roots(trusted: trusted)
             var options = Volume.Options()
             options.readOnly = !repair
             options.acceptsPlaces = repair && acceptRestore

@@ -63,9 +63,9 @@ struct Daemon {
                 manifest: manifest
             ) { damage.note($0) }
         } catch { throw Failure(error, lower: request.lower) }
-        if !request.roots.isEmpty {
-            var record = host.readRecord(description.volume) ?? Host.VolumeRecord(roots: [])
-            record.roots = roots.trusted.map(Roots.kept)
+        var record = host.readRecord(description.volume) ?? Host.VolumeRecord(roots: [])
+        if !request.roots.isEmpty || roots.names != record.names ?? [:] {
+            (record.roots, record.names) = roots.kept
             try host.writeRecord(description.volume, record)
         }
         try host.remember(request, manifest, description.volume)
@@ -185,11 +185,10 @@ struct Daemon {
             let files = try VolumeFiles(lower: request.lower)
             description = try files.readDescription().value
             keyring = try files.keyring(.root)
-        } catch { throw Failure(error, lower: request.lower) }
-        if !request.roots.isEmpty { return (description, Roots(trusted: request.roots)) }
-        if let record = host.readRecord(description.volume), !record.roots.isEmpty {
-            return (description, Roots(trusted: record.roots))
-        }
+            if let roots = try Roots.of(files, given: request.roots, host.readRecord(description.volume)) {
+                return (description, roots)
+            }
+        } catch let error as VolumeError { throw Failure(error, lower: request.lower) }
         let named = keyring.cmks.map { "  " + $0.uri }.joined(separator: "\n")
         throw Failure(
             .keyNotFound, "this host does not know the CMK of \(request.lower)",

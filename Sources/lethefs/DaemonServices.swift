@@ -66,7 +66,7 @@ final class TrustedRoots: Sendable {
 
     func add(_ uri: String) {
         roots.withLock { roots in
-            if !roots.trusted.contains(uri) { roots = Roots(trusted: roots.trusted + [uri]) }
+            if !roots.trusted.contains(uri) { roots = Roots(trusted: roots.trusted + [uri], names: roots.names) }
         }
     }
 }

@@ -216,6 +216,14 @@ extension Failure {
                 .keyNotFound, "the token holds no such CMK\(at)",
                 meaning: "If it was destroyed, the data is gone for good; if it lives elsewhere, it is intact.",
                 remedy: "correct --root, or restore the CMK from the HSM's own backup")
+        case .unknownRoot:
+            self.init(
+                .keyNotFound, "this host does not know the CMK\(at)",
+                meaning:
+                    "Its owner was not asked. Nothing that takes the CMK is opened, and no key beside it is destroyed.",
+                remedy:
+                    "mount with --root 'URI' for each of the volume's CMKs, former ones too; lethefs status  lists them"
+            )
         case .versionDestroyed:
             self.init(
                 .keyNotFound, "the token's version key of this KEK version is destroyed\(at)",

@@ -43,6 +43,8 @@ struct Host {
     /// lower storage could make it name a module of his own, so those names are never loaded by themselves.
     struct VolumeRecord: Codable {
         var roots: [String]
+        /// By a CMK's name in the keyrings, the one of `roots` that it was found by, where that does not mean it by itself.
+        var names: [String: String]?
         /// Zones by the path they were made at, for commands that name them by it.
         var zones: [String: UInt32]?
         /// The highest epoch that this host has seen.

@@ -14,14 +14,14 @@ struct OfflineVolume {
     static func open(_ lower: String, readOnly: Bool = false, roots given: [String] = []) throws -> OfflineVolume {
         let host = Host()
         do {
-            let volume = try VolumeFiles(lower: lower).readDescription().value.volume
-            let trusted = given.isEmpty ? host.readRecord(volume)?.roots ?? [] : given
-            guard !trusted.isEmpty else {
+            let files = try VolumeFiles(lower: lower)
+            let volume = try files.readDescription().value.volume
+            guard let trusted = try Roots.of(files, given: given, host.readRecord(volume)) else {
                 throw Failure(
                     .keyNotFound, "this host does not know the CMK of \(lower)",
                     remedy: "lethefs mount \(lower) MOUNTPOINT --root URI  once")
             }
-            let roots = TrustedRoots(Roots(trusted: trusted))
+            let roots = TrustedRoots(trusted)
             var options = Volume.Options()
             options.readOnly = readOnly
             let mount = try VolumeMount(

@@ -6,6 +6,13 @@ import VolumeFormat
 struct Roots: Sendable {
     private static let providers: [any RootProvider] = [PKCS11Provider()]
     let trusted: [String]
+    /// By a CMK's name in the keyrings, the trusted URI that it was found by where that does not mean it by itself (`bound`).
+    let names: [String: String]
+
+    init(trusted: [String], names: [String: String] = [:]) {
+        self.trusted = trusted
+        self.names = names.filter { trusted.contains($0.value) }
+    }
 
     static func provider(for uri: String) throws(RootError) -> any RootProvider {
         let scheme = uri.prefix { $0 != ":" }
@@ -34,20 +41,19 @@ struct Roots: Sendable {
 
     /// The signing key beside the CMK that a keyring names, which may be gone.
     func signer(beside named: String) throws(RootError) -> (any Signer)? {
-        guard let match = trusted.first(where: { Self.means($0, named) }) ?? (trusted.count == 1 ? trusted.first : nil)
-        else { return nil }
+        guard let match = match(named) else { return nil }
         return try Self.provider(for: match).signer(beside: match)
     }
 
     /// Finds the CMK that a keyring names, among the URIs that the operator or this host vouches for.
     func resolve(_ named: String) throws(RootError) -> any CustomerMasterKey {
-        guard let match = match(named) else { throw RootError(.keyNotFound, "none of the given roots is this CMK") }
+        guard let match = match(named) else { throw RootError(.unknownRoot, "none of the roots it trusts is this CMK") }
         return try Self.open(match)
     }
 
     /// The trusted URI that a keyring means.
     func match(_ named: String) -> String? {
-        trusted.first { Self.means($0, named) } ?? (trusted.count == 1 ? trusted.first : nil)
+        names[named] ?? trusted.first { Self.means($0, named) }
     }
 
     /// True when both URIs name the same key: module path and PIN may differ from host to host.

@@ -86,7 +86,8 @@ final class ZoneKeepers: Sendable {
 
     /// As the mount options say, or by where the zone's CMKs live.
     func timing(_ zone: ZoneID) -> LeaseTiming {
-        let isLocal = mount.keyring(zone)?.cmks.allSatisfy { roots.current.isLocal($0.uri) } ?? false
+        let inUse = mount.keyring(zone)?.cmks.filter(\.isInUse) ?? []
+        let isLocal = !inUse.isEmpty && inUse.allSatisfy { roots.current.isLocal($0.uri) }
         var timing = isLocal ? LeaseTiming.local : LeaseTiming.network
         timing.graceSeconds = Double(mount.volume.description.settings[.graceSeconds] ?? 0)
         if let seconds = request.probeSeconds { timing.probeSeconds = seconds }

@@ -141,6 +141,25 @@ import VolumeFormat
         }
     }
 
+    /// A CMK that this host does not know may well hold its version keys: they do not count as destroyed. Nor has anybody said no.
+    @Test func aCMKThatThisHostDoesNotKnow() throws {
+        var test = try Case()
+        var changed = test.keyring
+        try test.editing.replaceCMKs(of: &changed, with: [test.cmks[1]], now: 5)
+        try test.commit(changed, test.keys)
+        let known = test.cmks[1]
+        let editing = KeyringEditing { (uri) throws(RootError) in
+            guard uri == known.uri else { throw RootError(.unknownRoot, uri) }
+            return known
+        }
+        let unknown = KeyringError.root(RootError(.unknownRoot, ""), uri: "test:0")
+        #expect(throws: unknown) { _ = try editing.destroyVersionKeys(.first, of: test.keyring) }
+        #expect(!unknown.isRefusal)
+        // Without its half of a KEK a version key beside it opens nothing.
+        test.keyring.cmks[0].history.enter(.destroyed, at: 6)
+        #expect(try editing.destroyVersionKeys(.first, of: test.keyring) == 0)
+    }
+
     @Test func metadataKeys() throws {
         var test = try Case()
         var changed = test.keyring

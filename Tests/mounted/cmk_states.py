@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 from harness import Volume, equal, on_volume, raises, run
 from harness.tokens import FaultyModule, keys_of
@@ -181,6 +182,26 @@ def one_of_two_that_cannot_be_reached(volume):
     refused = command(volume, "cmk", "disable", volume.mountpoint, "--json", status=25)
     equal([outcome["state"] for outcome in json.loads(refused.stdout)], ["active", "suspended"])
     raises((errno.EKEYREVOKED,), (volume.mountpoint / "file").read_bytes)
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def a_token_with_another_label(volume):
+    """The URI given at the mount stands for the CMK from then on, also when the host comes to know others."""
+    module = FaultyModule(volume, "before")
+    volume.init("--root", module.uri)
+    module.relabel("before", "behind")
+    command(volume, "mount", volume.lower, volume.mountpoint, "--root", module.uri, "-o", "probe=0.2")
+    (volume.mountpoint / "file").write_bytes(CONTENT)
+    command(volume, "zone", "create", volume.mountpoint / "zone")
+    (volume.mountpoint / "zone" / "file").write_bytes(CONTENT)
+    for _ in range(2):
+        time.sleep(1)
+        for place in (volume.mountpoint, volume.mountpoint / "zone"):
+            equal((place / "file").read_bytes(), CONTENT)
+        volume.command("unmount", volume.mountpoint)
+        volume.command("mount", volume.lower, volume.mountpoint, "-o", "probe=0.2")
+    equal([zone["state"] for zone in told(volume, "cmk", "disable", volume.mountpoint)[0]["zones"]], ["revoked"])
+    equal([zone["state"] for zone in told(volume, "cmk", "enable", volume.mountpoint)[0]["zones"]], ["open"])
 
 
 class User:

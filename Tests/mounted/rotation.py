@@ -3,8 +3,12 @@
 import json
 import os
 import shutil
+import time
 
-from harness import equal, on_volume, run
+from harness import equal, on_volume, run, wait_until
+from harness.tokens import FaultyModule
+
+CKR_DEVICE_ERROR = 0x30
 
 
 def sample(directory, files=24):
@@ -123,6 +127,36 @@ def a_new_cmk(volume):
     verify(volume.mountpoint, contents)
     volume.unmount()
     volume.check()
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def a_former_cmk_that_this_host_does_not_know(volume):
+    """Version keys beside it are not taken for destroyed: the note stays until a host knows it, and they are."""
+    before, after = FaultyModule(volume, "before"), FaultyModule(volume, "after")
+    volume.init("--root", before.uri).mount()
+    contents = sample(volume.mountpoint, files=6)
+    before.fail("C_DestroyObject", CKR_DEVICE_ERROR, 1_000_000)
+    old = volume.root / "keyring-before"
+    shutil.copytree(volume.lower / ".lethefs", old)
+    assert volume.command("cmk", "rotate", volume.mountpoint, "--root", after.uri, check=False).returncode != 0
+    volume.unmount()
+    before.fail("C_DestroyObject", CKR_DEVICE_ERROR, 0)
+
+    def pending():
+        return answer(volume, "reencrypt", volume.mountpoint, "--status")["pending"]
+
+    volume.command("mount", volume.lower, volume.mountpoint, "--root", after.uri, "-o", "allow_other")
+    time.sleep(3)
+    verify(volume.mountpoint, contents)
+    equal(pending(), ["zone 0: destroy unused version keys of KEK v1"], "what waits for the former CMK")
+    volume.command("unmount", volume.mountpoint)
+    volume.command("mount", volume.lower, volume.mountpoint, "--root", after.uri, "--root", before.uri, "-o", "allow_other")
+    wait_until(lambda: not pending())
+    volume.command("unmount", volume.mountpoint)
+    shutil.rmtree(volume.lower / ".lethefs")
+    shutil.move(old, volume.lower / ".lethefs")
+    refused = volume.command("mount", volume.lower, volume.mountpoint, check=False)
+    equal(refused.returncode, 22, "exit status")
 
 
 @on_volume(limit=120, needs=["lethefs"])

@@ -1,0 +1,48 @@
+import KeyManagement
+import VolumeEngine
+import VolumeFormat
+
+/// The roots of one volume.
+extension Roots {
+    /// Those given, or else those that this host remembers; `nil` where there are none.
+    static func of(_ files: VolumeFiles, given: [String], _ record: Host.VolumeRecord?) throws -> Roots? {
+        let trusted = given.isEmpty ? record?.roots ?? [] : given
+        guard let first = trusted.first else { return nil }
+        let roots = Roots(trusted: trusted, names: record?.names ?? [:])
+        guard trusted.count == 1 else { return roots }
+        let keyrings = try files.zoneIDs().map { try files.keyring($0) }
+        do throws(KeyringError) { return try roots.bound(to: keyrings) } catch {
+            guard case .root(let answer, _) = error else { throw VolumeError.keyring(error) }
+            throw Failure(answer, uri: withoutPIN(first))
+        }
+    }
+
+    /// With a single trusted URI that means none of the CMKs in use, it is found out once which of them it is: the only one there is, which
+    /// the mount then proves, or those that it unwraps for. From then on it stands for these alone, whatever else comes to be trusted.
+    func bound(to keyrings: [ZoneKeyring]) throws(KeyringError) -> Roots {
+        var inUse: [(name: String, index: Int, keyring: ZoneKeyring)] = []
+        for keyring in keyrings {
+            for (index, cmk) in keyring.cmks.enumerated() where cmk.isInUse { inUse.append((cmk.uri, index, keyring)) }
+        }
+        guard trusted.count == 1, let root = trusted.first, !inUse.contains(where: { match($0.name) != nil }) else {
+            return self
+        }
+        let named = Set(inUse.map(\.name))
+        guard named.count > 1 else {
+            return Roots(trusted: trusted, names: [String](named).reduce(into: [:]) { $0[$1] = root })
+        }
+        let cmk: any CustomerMasterKey
+        do throws(RootError) { cmk = try Self.open(root) } catch { throw .root(error, uri: root) }
+        var names: [String: String] = [:]
+        for one in inUse where names[one.name] == nil {
+            if try KeyringUnlocking.isCMK(cmk, one.index, of: one.keyring) { names[one.name] = root }
+        }
+        guard !names.isEmpty else { throw .root(RootError(.notAuthentic, "it unwraps none of the KEKs"), uri: root) }
+        return Roots(trusted: trusted, names: names)
+    }
+
+    /// As this host keeps them for the next mount: without a PIN.
+    var kept: (roots: [String], names: [String: String]?) {
+        (trusted.map(Self.kept), names.isEmpty ? nil : names.mapValues(Self.kept))
+    }
+}
