@@ -39,10 +39,26 @@ extension Rotation {
         }
     }
 
+    /// The zones of what is deleted with a path: of a directory, also those that have their roots below.
+    private func zones(of path: String) throws -> Set<ZoneID> {
+        do {
+            return try reporting {
+                let inode = try mount.volume.resolve(path)
+                defer { mount.volume.forget(inode, count: 1) }
+                guard inode.kind == .directory else { return [try mount.volume.zone(of: inode)] }
+                return try sweeps.run(.root, .coverage) { try mount.zones(of: inode, control: $0) }
+            }
+        } catch var failure as Failure {
+            failure.meaning = "Which zones' keys would have to go is not known. Nothing was deleted."
+            failure.remedy = "restore zones that are revoked; or shred what lies in them, or beside them, by itself"
+            throw failure
+        }
+    }
+
     func beginShredding(_ paths: [String]) throws -> Zones {
         guard !paths.isEmpty else { throw Failure(.invalid, "no paths") }
         var zones: Set<ZoneID> = []
-        for path in paths { zones.insert(try zone(of: path)) }
+        for path in paths { zones.formUnion(try self.zones(of: path)) }
         let moving = mount.assignments.first { zones.contains($0.zone) || $0.work.source.map(zones.contains) == true }
         if let moving {
             // Its files' headers are wrapped by the KEKs of two zones, and one of them alone would be destroyed.

@@ -9,7 +9,7 @@ struct ShredCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "shred", abstract: "Delete so that no copy of an old header can ever open it.",
         discussion: """
-            The paths, files or whole trees in a mount, are deleted; the zone gets a new KEK, what survives is wrapped by it, and every \
+            The paths, files or whole trees in a mount, are deleted; each zone that they lie in, or hold, gets a new KEK, what survives is wrapped by it, and every \
             KEK before it is destroyed, in the keyring and by its version key in the token. A trial with the keyring as it was shows \
             it. The certificate names the fields of SP 800-88. Many paths cost one rewrap: name them all at once.
             """)
@@ -27,7 +27,7 @@ struct ShredCommand: ParsableCommand {
             let (record, inside) = try locate()
             let begun: Rotation.Zones
             let list = String(decoding: try JSONEncoder().encode(inside), as: UTF8.self)
-            begun = try DaemonClient.ask(record, .shredBegin, ["paths": list])
+            begun = try DaemonClient.ask(record, .shredBegin, ["paths": list], timeoutSeconds: 7 * 24 * 3600)
             var deletion = Deletion()
             for path in paths { deletion.remove(path) }
             guard deletion.failures.isEmpty else {
@@ -42,13 +42,18 @@ struct ShredCommand: ParsableCommand {
             defer { progress.end() }
             let asked = String(decoding: try JSONEncoder().encode(self.asked(deletion)), as: UTF8.self)
             var certificates: [SignedCertificate] = []
+            var failures: [Failure] = []
             for zone in begun.zones {
-                certificates.append(
-                    try DaemonClient.ask(
-                        record, .shredFinish, ["zone": "\(zone)", "request": asked], timeoutSeconds: 7 * 24 * 3600))
+                let request = ["zone": "\(zone)", "request": asked]
+                do {
+                    certificates.append(
+                        try DaemonClient.ask(record, .shredFinish, request, timeoutSeconds: 7 * 24 * 3600))
+                } catch let failure as Failure { failures.append(failure) }
             }
             progress.end()
-            try emit(certificates)
+            if !certificates.isEmpty { try emit(certificates) }
+            for failure in failures.dropLast() { failure.report() }
+            if let failure = failures.last { throw failure }
         }
     }
 

@@ -233,6 +233,37 @@ def shredded_files_open_from_no_copy(volume):
     volume.unmount()
 
 
+@on_volume(limit=180, needs=["lethefs"])
+def shredding_a_tree_that_holds_a_zone(volume):
+    """Each zone's KEK goes, with a certificate of its own; a zone that is closed is a reason to delete nothing."""
+    volume.init().mount()
+    top = volume.mountpoint
+    (top / "tree").mkdir()
+    volume.command("zone", "create", top / "tree/ward")
+    volume.command("zone", "create", top / "beside")
+    for path in ("tree/secret", "tree/ward/secret", "beside/kept", "kept"):
+        (top / path).write_bytes(path.encode() * 100)
+    copy = volume.root / "copy"
+    volume.unmount()
+    shutil.copytree(volume.lower, copy, symlinks=True)
+    volume.mount()
+    volume.command("revoke", top / "tree/ward")
+    refused = volume.command("shred", top / "tree", check=False)
+    assert refused.returncode != 0 and "Nothing was deleted" in refused.stderr, refused
+    volume.command("restore", top / "tree/ward")
+    equal((top / "tree/ward/secret").read_bytes(), b"tree/ward/secret" * 100)
+    certificates = answer(volume, "shred", top / "tree")
+    equal([key["zone"] for signed in certificates for key in signed["certificate"]["keys"]], [0, 1], "zones")
+    for signed in certificates:
+        equal(signed["certificate"]["keys"][0]["destroyed"], [1], "destroyed")
+    states = {zone["zone"]: [kek["state"] for kek in zone["keks"]] for zone in answer(volume, "status", top)["zones"]}
+    equal(states, {0: ["destroyed", "active"], 1: ["destroyed", "active"], 2: ["active"]}, "states")
+    for path in ("beside/kept", "kept"):
+        equal((top / path).read_bytes(), path.encode() * 100)
+    volume.unmount()
+    volume.check()
+
+
 @on_volume(limit=240, needs=["lethefs"])
 def edited_notes_and_slots_are_errors(volume):
     """In the middle of a re-encryption: each field of the note in the keyring, and of the two slots in the file's header."""
