@@ -84,7 +84,7 @@ let package = Package(
         .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
         .testTarget(
             name: "VolumeEngineTests",
-            dependencies: ["VolumeEngine", "TestSupport", "AllocationCounter", "CLinux", "Ciphers"],
+            dependencies: ["VolumeEngine", "ControlPlane", "TestSupport", "AllocationCounter", "CLinux", "Ciphers"],
             swiftSettings: strict),
         .testTarget(
             name: "ControlPlaneTests", dependencies: ["ControlPlane", "TestSupport", "CLinux"], swiftSettings: strict),

@@ -21,13 +21,15 @@ package enum AuditKind: String, Sendable, CaseIterable {
     // Keys.
     case keyUnwrapped = "key-unwrapped"
     case leaseRenewed = "lease-renewed"
+    case outage
+    case outageOver = "outage-over"
     case cmkDisabled = "cmk-disabled"
     case cmkEnabled = "cmk-enabled"
     case cmkRotated = "cmk-rotated"
     case cmkDestroyed = "cmk-destroyed"
+    case cmkChangeFailed = "cmk-change-failed"
     case kekRotated = "kek-rotated"
     case versionRetired = "version-retired"
-    case cmkChangeFailed = "cmk-change-failed"
     case versionCompromised = "version-compromised"
     case policyChanged = "policy-changed"
     case cryptoperiodWarning = "cryptoperiod-warning"

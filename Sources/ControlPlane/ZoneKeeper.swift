@@ -16,6 +16,8 @@ package final class ZoneKeeper: Sendable {
         case outage(ZoneID, KeyringError)
         /// It does again.
         case outageOver(ZoneID)
+        /// The owner has unwrapped the open zone's KEK: its lease begins anew.
+        case renewed(ZoneID)
         case revoked(RevocationReport)
         /// The zone's keys are back; how long it was closed, in seconds.
         case restored(ZoneID, afterSeconds: Double)
@@ -199,7 +201,10 @@ package final class ZoneKeeper: Sendable {
         private func judge(_ start: Double, _ error: KeyringError?) {
             switch lease.answered(startedAt: start, now: BootClock.now, error: error) {
             case .goOn:
-                showLease()
+                if error == nil {
+                    showLease()
+                    keeper.onEvent(.renewed(keeper.zone.id))
+                }
                 if let error, !isOut {
                     isOut = true
                     keeper.shown.withLock { $0.cause = keeper.describe(error) }

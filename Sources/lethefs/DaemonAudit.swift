@@ -136,10 +136,19 @@ extension AuditLog {
         Dictionary(uniqueKeysWithValues: uris.enumerated().map { ("cmk-\($0.offset + 1)", $0.element) })
     }
 
+    /// What a CMK's owner answered, or that the keyring itself was amiss.
+    private static func answer(_ error: KeyringError) -> String {
+        guard case .root(let answer, _) = error else { return "keyring" }
+        return answer.code.rawValue
+    }
+
     /// What happens to a zone's keys. Called by the keeper's thread, which nothing may hold up.
     func note(_ event: ZoneKeeper.Event) {
         switch event {
-        case .outage, .outageOver: break
+        case .renewed(let zone): count(.leaseRenewed, zone: zone, "renewals")
+        // An owner that comes and goes does not fill the log.
+        case .outage(let zone, let error): count(.outage, zone: zone, Self.answer(error), urgent: true)
+        case .outageOver(let zone): count(.outageOver, zone: zone, "times", urgent: true)
         case .revoked(let report):
             post(
                 .revoked, zone: ZoneID(rawValue: report.zone),

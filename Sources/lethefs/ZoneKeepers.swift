@@ -56,13 +56,10 @@ final class ZoneKeepers: Sendable {
     var firstLeaseEnd: Double? { leases.withLock { $0.values.min() } }
 
     private func note(lease end: Double?, of zone: ZoneID) {
-        let isRenewal = leases.withLock { leases in
-            let isRenewal = leases[zone] != nil && end != nil
+        leases.withLock { leases in
             leases[zone] = end
             guardian.leaseEnds(at: leases.values.min())
-            return isRenewal
         }
-        if isRenewal { audit?.count(.leaseRenewed, zone: zone, "renewals") }
     }
 
     private func note(_ event: ZoneKeeper.Event) {
@@ -70,6 +67,7 @@ final class ZoneKeepers: Sendable {
         switch event {
         case .outage(let zone, let error):
             log.warning("zone \(zone.rawValue): \(Failure(error, lower: request.lower).what); the lease runs on")
+        case .renewed: break
         case .outageOver(let zone): log.notice("zone \(zone.rawValue): the CMK's owner answers again")
         case .revoked(let report):
             log.notice(

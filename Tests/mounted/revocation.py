@@ -175,7 +175,11 @@ def a_root_that_fails_for_a_while(volume):
             time.sleep(0.1)
         scene.wait_working()
         equal(state(volume)["state"], "open")
-    volume.unmount().mount("allow_other,probe=0.5,lease=2")
+    volume.unmount()
+    for kind in ("outage", "outage-over"):
+        told = volume.command("audit", "show", volume.lower, "--kind", kind).stdout
+        equal(len(told.splitlines()), 1, kind)
+    volume.mount("allow_other,probe=0.5,lease=2")
     module.fail("C_Decrypt", CKR_DEVICE_REMOVED, 1_000_000)
     equal(wait_state(volume, "revoked")["lastRevocation"]["errno"], errno.ENOKEY)
     module.fail("C_Decrypt", CKR_DEVICE_REMOVED, 0)
