@@ -1,5 +1,7 @@
 import CLinux
 import Storage
+import VolumeEngine
+import VolumeFormat
 
 /// A program's view of a zone, held by the daemon for the time of a revocation: what it could read before, it must not read after.
 ///
@@ -10,32 +12,44 @@ struct Canary: Sendable {
     private static let openSeconds = 0.1
     private static let checkSeconds = 2.0
 
-    /// Opens a file or directory by its path in the mount, and reads of it, so that the kernel has it cached. `nil` where that cannot be
-    /// done in time, or the path does not lead to the mount any more.
-    static func open(_ path: [UInt8], isDirectory: Bool, in mountPoint: String, device: dev_t) -> Canary? {
-        let full = Array(mountPoint.utf8) + [UInt8(ascii: "/")] + path
-        let opened = Deadline.run(seconds: openSeconds, late: { if $0 >= 0 { close($0) } }) { () -> Int32 in
-            let text = full.map(CChar.init(bitPattern:)) + [0]
-            let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (isDirectory ? O_DIRECTORY : 0)
-            let descriptor = linux_open(text, flags, 0)
-            guard descriptor >= 0 else { return -1 }
-            var info = stat()
-            guard fstat(descriptor, &info) == 0, info.st_dev == device else {
+    /// Opens a file or directory of a zone by its path in the mount, and reads of it, so that the kernel has it cached. `nil` where that
+    /// cannot be done in time, or the path does not lead to the mount any more. Looking for one waits for files' locks and the lower
+    /// storage, too.
+    static func open(of zone: ZoneID, _ volume: Volume, in mountPoint: String, device: dev_t) -> Canary? {
+        let opened = Deadline.run(seconds: openSeconds, late: { if $0.descriptor >= 0 { close($0.descriptor) } }) {
+            () -> Canary in
+            let inodes = volume.retainInodes(of: zone)
+            defer { volume.release(inodes) }
+            guard let sample = volume.sample(inodes) else { return Canary(descriptor: -1, isDirectory: false) }
+            let path = Array(mountPoint.utf8) + [UInt8(ascii: "/")] + sample.path
+            return Canary(
+                descriptor: open(path, isDirectory: sample.isDirectory, device: device),
+                isDirectory: sample.isDirectory)
+        }
+        guard let opened, opened.descriptor >= 0 else { return nil }
+        return opened
+    }
+
+    /// A descriptor through which something was read; -1 otherwise.
+    private static func open(_ path: [UInt8], isDirectory: Bool, device: dev_t) -> Int32 {
+        let text = path.map(CChar.init(bitPattern:)) + [0]
+        let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (isDirectory ? O_DIRECTORY : 0)
+        let descriptor = linux_open(text, flags, 0)
+        guard descriptor >= 0 else { return -1 }
+        var info = stat()
+        guard fstat(descriptor, &info) == 0, info.st_dev == device else {
+            close(descriptor)
+            return -1
+        }
+        if !isDirectory {
+            // The end of an empty file, or one that another took the place of, shows nothing, neither now nor afterwards.
+            var byte: UInt8 = 0
+            guard pread(descriptor, &byte, 1, 0) == 1 else {
                 close(descriptor)
                 return -1
             }
-            if !isDirectory {
-                // The end of an empty file, or one that another took the place of, shows nothing, neither now nor afterwards.
-                var byte: UInt8 = 0
-                guard pread(descriptor, &byte, 1, 0) == 1 else {
-                    close(descriptor)
-                    return -1
-                }
-            }
-            return descriptor
         }
-        guard let descriptor = opened, descriptor >= 0 else { return nil }
-        return Canary(descriptor: descriptor, isDirectory: isDirectory)
+        return descriptor
     }
 
     /// What reading through the old handle gives now: the errno, 0 when it still reads, -1 when there is nothing to read any more, `nil`

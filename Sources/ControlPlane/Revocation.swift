@@ -48,13 +48,12 @@ struct Revocation {
         let start = BootClock.now
         func elapsed() -> Double { ((BootClock.now - start) * 1e6).rounded() / 1e3 }
         let volume = mount.volume
-        let inodes = volume.retainInodes(of: zone.id)
-        let canary = openCanary(inodes)
+        // Nothing that comes before the drain may wait for a file's lock or the lower storage without a deadline.
+        let canary = device.flatMap { Canary.open(of: zone.id, volume, in: mountPoint, device: $0) }
         let root = openRoot()
 
         // From here on programs are refused. First the attributes: without them the kernel takes no more writes into its cache.
         _ = zone.drain(reason)
-        let openFiles = volume.openCount(inodes)
         let isDrained = Deadline.run(seconds: Self.drainSeconds) { drain(zone.id, root) } ?? false
         let drained = elapsed()
 
@@ -62,7 +61,11 @@ struct Revocation {
         // What came in between is known now, and nothing comes after.
         let last = volume.retainInodes(of: zone.id)
         let nodes = last.map(\.node)
-        let isWiped = Deadline.run(seconds: Self.purgeSeconds) { volume.forgetKeys(of: last) } != nil
+        let openFiles = volume.openCount(last)
+        let isWiped =
+            Deadline.run(seconds: Self.purgeSeconds, late: { volume.release(last) }) {
+                volume.forgetKeys(of: last)
+            } != nil
         let closed = elapsed()
         let isPurged = Deadline.run(seconds: Self.purgeSeconds) { kernel.purge(nodes) } != nil
         let purged = elapsed()
@@ -71,11 +74,9 @@ struct Revocation {
 
         let outcome = canary.map { $0.check() }
         let count = last.count
-        volume.release(inodes)
-        // Here, too, the canary's path was put together.
-        linux_wipe_stack(Int(LINUX_STACK_USED))
-        // A step that is still under way goes on using them.
-        if isWiped { volume.release(last) }
+        // The last reference to a file closes it, which may take as long as the lower storage wants. A wipe that is still under way gives
+        // them back itself.
+        if isWiped { Thread.detach { volume.release(last) } }
         return RevocationReport(
             zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
             closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
@@ -111,11 +112,6 @@ struct Revocation {
         case .some(.some(-1)): "nothing to read"
         case .some(.some): "refused"
         }
-    }
-
-    private func openCanary(_ inodes: [Inode]) -> Canary? {
-        guard let device, let sample = mount.volume.sample(inodes) else { return nil }
-        return Canary.open(sample.path, isDirectory: sample.isDirectory, in: mountPoint, device: device)
     }
 
     /// The mount's root, for syncfs(2); -1 where it cannot be had.

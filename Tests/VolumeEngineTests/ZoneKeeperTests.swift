@@ -66,4 +66,33 @@ import VolumeFormat
         #expect(events.ends == 1)
         keeper.stop()
     }
+
+    /// A program writes, and the lower storage does not answer: programs are refused at once all the same.
+    @Test func aRevocationWhileTheLowerStorageHangs() throws {
+        let test = try TestVolume()
+        let events = Events()
+        try test.write("file", [UInt8](repeating: 1, count: 10_000))
+        let file = try test.open("file")
+        let keeper = try keeper(
+            test, events, timing: LeaseTiming(probeSeconds: 60, leaseSeconds: 600), device: 0)
+        keeper.start()
+        let zone = try test.volume.zone(.root)
+        let revoked = DispatchGroup()
+        let refusedAfter = Mutex<Double?>(nil)
+        FaultInjection.arm(nth: 1, of: [.pwrite]) { [self] in
+            let began = BootClock.now
+            DispatchQueue.global().async(group: revoked) { _ = keeper.revoke(cause: "test") }
+            // It may last for longer than any step of a revocation.
+            if wait({ zone.refusal == .keyRevoked }) { refusedAfter.withLock { $0 = BootClock.now - began } }
+        }
+        try? file.write([2, 2, 2], at: 100)
+        FaultInjection.disarm()
+        revoked.wait()
+        let seconds = try #require(refusedAfter.withLock { $0 }, "nobody was refused while it hung")
+        #expect(seconds < 2)
+        #expect(keeper.condition.state == "revoked")
+        #expect(wait { test.volume.keysHeld(by: [test.top, file.inode]) == 0 })
+        keeper.stop()
+        file.close()
+    }
 }
