@@ -9,7 +9,7 @@ import VolumeFormat
 struct Canary: Sendable {
     private let descriptor: Int32
     private let isDirectory: Bool
-    private static let openSeconds = 0.1
+    private static let openSeconds = 0.5
     private static let checkSeconds = 2.0
 
     /// Opens a file or directory of a zone by its path in the mount, and reads of it, so that the kernel has it cached. `nil` where that
@@ -19,7 +19,7 @@ struct Canary: Sendable {
         let opened = Deadline.run(seconds: openSeconds, late: { if $0.descriptor >= 0 { close($0.descriptor) } }) {
             () -> Canary in
             let inodes = volume.retainInodes(of: zone)
-            defer { volume.release(inodes) }
+            defer { Thread.detach { volume.release(inodes) } }
             guard let sample = volume.sample(inodes) else { return Canary(descriptor: -1, isDirectory: false) }
             let path = Array(mountPoint.utf8) + [UInt8(ascii: "/")] + sample.path
             return Canary(

@@ -22,8 +22,10 @@ package struct RevocationReport: Codable, Sendable, Equatable {
     package var openFiles: Int
     /// Everything that programs had written was stored before the keys went.
     package var isDrained: Bool
-    /// Keys, pages and what requests lay in went in time; otherwise a thread that waits for the lower storage has yet to let go of them.
+    /// Keys and pages went in time; otherwise a thread that waits for the lower storage has yet to let go of them.
     package var isComplete: Bool
+    /// So did what requests and replies lay in; otherwise one of some zone takes its time, and keeps its own until it is answered.
+    package var areRequestsWiped: Bool
     /// What a read through a handle from before gave: "refused", "nothing to read", "no answer", or "READ", which must not be.
     package var canary: String
 }
@@ -81,7 +83,8 @@ struct Revocation {
             zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
             closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
             openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored,
-            isComplete: isWiped && isPurged && areWiped,
+            isComplete: isWiped && isPurged,
+            areRequestsWiped: areWiped,
             canary: Self.words(outcome))
     }
 

@@ -39,8 +39,12 @@ struct EmbeddedCopies {
             return nil
         }
         defer { close(file) }
+        return try read(file, path)
+    }
+
+    private static func read(_ file: Int32, _ path: String) throws(RootError) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: largest)
-        let count = Glibc.read(file, &bytes, bytes.count)
+        let count = pread(file, &bytes, bytes.count, 0)
         guard count >= 0 else { throw EmbeddedFile.failure("read", path) }
         return count < largest ? Array(bytes[..<count]) : nil
     }
@@ -53,7 +57,8 @@ struct EmbeddedCopies {
         var whole = flock()
         whole.l_type = Int16(F_WRLCK)
         guard fcntl(file, F_SETLKW, &whole) == 0 else { throw EmbeddedFile.failure("lock", path) }
-        guard let now = try read(path), isLost(now) else { return }
+        // By this descriptor: closing another one of the file would end the lock.
+        guard let now = try read(file, path), isLost(now) else { return }
         guard pwrite(file, kept, kept.count, 0) == kept.count, ftruncate(file, off_t(kept.count)) == 0, fsync(file) == 0
         else { throw EmbeddedFile.failure("write", path) }
     }

@@ -81,7 +81,7 @@ extension Volume {
                 let opened = try openSeen(inode, flags: O_RDWR | O_NONBLOCK | O_NOCTTY)
                 return (opened.descriptor, true, opened.attributes)
             } catch {
-                if forWriting, error == .access, !isPrivileged,
+                if forWriting || mayStoreBesides, error == .access, !isPrivileged,
                     let opened = try openAgainstMode(inode, flags: O_RDWR)
                 {
                     return (opened, true, nil)
@@ -103,6 +103,9 @@ extension Volume {
             return (opened, false, nil)
         }
     }
+
+    /// Whether something of a file that is only read may have to be stored: nodes of its page tree, its place, what a crash left in doubt.
+    private var mayStoreBesides: Bool { trees != nil || hasPlaces || isAfterCrash || isDirty }
 
     /// A plain user's own file whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
     /// access already, so the mode is lifted for the moment of opening.

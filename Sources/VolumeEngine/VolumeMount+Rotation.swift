@@ -279,13 +279,17 @@ extension VolumeMount {
     /// Destroys the version keys of the versions that notes name, but for those that the keyring still uses.
     package func purge(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) -> Int {
         var destroyed = 0
+        var failure: KeyringError?
         for work in keyring(zone)?.pending ?? [] where work.kind == .purge {
-            guard let before = keyring(zone) else { break }
-            do throws(KeyringError) {
-                destroyed += try editing.destroyVersionKeys(work.version, of: keyring(zone) ?? before)
-            } catch { throw .keyring(error) }
+            guard let keyring = keyring(zone) else { break }
+            // What one token refuses does not keep the others' from going.
+            do throws(KeyringError) { destroyed += try editing.destroyVersionKeys(work.version, of: keyring) } catch {
+                failure = failure ?? error
+                continue
+            }
             try forget(zone) { $0 == work }
         }
+        if let failure { throw .keyring(failure) }
         return destroyed
     }
 

@@ -74,6 +74,7 @@ extension ZoneKeeper.Condition {
               stored what was written   \(report.drainedMilliseconds) ms\(report.isDrained ? "" : "  NOT ALL: see the log")
               keys wiped                \(report.closedMilliseconds) ms
               kernel's cache emptied    \(report.purgedMilliseconds) ms\(report.isComplete ? "" : "  NOT YET")
+              requests' memory wiped    \(report.areRequestsWiped ? "yes" : "when one that takes its time is answered")
               canary \(report.canary.padding(to: 18)) \(report.canaryMilliseconds) ms
 
             """

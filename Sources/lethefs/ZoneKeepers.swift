@@ -75,7 +75,7 @@ final class ZoneKeepers: Sendable {
                 zone \(report.zone) revoked: \(report.cause); \(report.inodes) inodes, \(report.openFiles) open files; drained at \
                 \(report.drainedMilliseconds) ms\(report.isDrained ? "" : " (NOT ALL)"), keys gone at \
                 \(report.closedMilliseconds) ms, purged at \(report.purgedMilliseconds) ms\
-                \(report.isComplete ? "" : " (NOT COMPLETE)"), canary \(report.canary) at \(report.canaryMilliseconds) ms
+                \(report.isComplete ? "" : " (NOT COMPLETE)")\(report.areRequestsWiped ? "" : " (a request is under way)"), canary \(report.canary) at \(report.canaryMilliseconds) ms
                 """)
         case .restored(let zone, let seconds):
             log.notice("zone \(zone.rawValue) restored after \((seconds * 10).rounded() / 10) s")

@@ -118,6 +118,24 @@ def reading_changes_nothing(volume):
         own.unmount()
 
 
+@on_volume(limit=60, needs=["daemon", "lethefs"])
+def read_only_files_have_page_trees(volume):
+    """Stored once they are closed, by a daemon that may not write to them."""
+    with personal(volume) as own:
+        own.init("--integrity", "tree").mount(options="")
+
+        def make():
+            with open(own.mountpoint / "f", "wb") as file:
+                file.write(b"x" * (3 << 20))
+                os.fchmod(file.fileno(), 0o444)
+
+        as_user(*ids(USER), make)
+        own.unmount()
+        nodes = [path.stat().st_size for path in (own.lower / ".lethefs/trees").iterdir()]
+        assert len(nodes) == 1 and nodes[0] > 4096, f"files of nodes: {nodes}"
+        own.check()
+
+
 @on_volume(limit=120, needs=["daemon", "lethefs"])
 def plain_user_with_allow_other(volume):
     with AllowOther(), personal(volume) as own:
