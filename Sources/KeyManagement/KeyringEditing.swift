@@ -98,7 +98,7 @@ package struct KeyringEditing: Sendable {
     ///
     /// `keyring` is asked anew before each CMK: one that does not answer at once may take long.
     package func destroyVersionKeys(
-        _ version: KeyVersion, of keyring: @autoclosure () -> ZoneKeyring
+        _ version: KeyVersion, of keyring: () -> ZoneKeyring
     ) throws(KeyringError) -> Int {
         let before = keyring()
         let context = KEKContext(volume: before.volume, zone: before.zone, kekVersion: version)

@@ -281,9 +281,11 @@ extension VolumeMount {
         var destroyed = 0
         var failure: KeyringError?
         for work in keyring(zone)?.pending ?? [] where work.kind == .purge {
-            guard let keyring = keyring(zone) else { break }
+            guard let before = keyring(zone) else { break }
             // What one token refuses does not keep the others' from going.
-            do throws(KeyringError) { destroyed += try editing.destroyVersionKeys(work.version, of: keyring) } catch {
+            do throws(KeyringError) {
+                destroyed += try editing.destroyVersionKeys(work.version) { keyring(zone) ?? before }
+            } catch {
                 failure = failure ?? error
                 continue
             }

@@ -98,7 +98,7 @@ extension VolumeMount {
         for kek in keyring.keks where kek.version < active && kek.isUnproven {
             if !editing.isRefused(kek.version, with: keyring) {
                 do throws(KeyringError) {
-                    versionKeys += try editing.destroyVersionKeys(kek.version, of: keyring)
+                    versionKeys += try editing.destroyVersionKeys(kek.version) { keyring }
                 } catch {
                     throw .keyring(error)
                 }

@@ -68,11 +68,11 @@ import VolumeFormat
         #expect(throws: FormatError(.unknownKey, "DEK slot")) { _ = try test.keys.unwrap(slot).array() }
         // The keyring forgot it; an old copy has not, until the version key is gone.
         #expect(!test.editing.isRefused(.first, with: before))
-        #expect(try test.editing.destroyVersionKeys(.first, of: test.keyring) == 1)
+        #expect(try test.editing.destroyVersionKeys(.first, of: { test.keyring }) == 1)
         #expect(test.editing.isRefused(.first, with: before))
         #expect(test.unlocking.failure(before) == .root(RootError(.versionDestroyed, ""), uri: "test:0"))
         #expect(test.unlocking.failure(test.keyring) == nil)
-        #expect(try test.editing.destroyVersionKeys(.first, of: test.keyring) == 0)
+        #expect(try test.editing.destroyVersionKeys(.first, of: { test.keyring }) == 0)
     }
 
     @Test func whatIsInUseIsNotDestroyed() throws {
@@ -117,8 +117,8 @@ import VolumeFormat
         }
         #expect(test.keyring.cmks.count <= ZoneKeyring.maximumCMKs)
         // Those beside the former CMKs go, those in use stay.
-        #expect(try test.editing.destroyVersionKeys(.first, of: test.keyring) == count * 6)
-        #expect(try test.editing.destroyVersionKeys(.first, of: test.keyring) == 0)
+        #expect(try test.editing.destroyVersionKeys(.first, of: { test.keyring }) == count * 6)
+        #expect(try test.editing.destroyVersionKeys(.first, of: { test.keyring }) == 0)
         #expect(test.unlocking.failure(test.keyring) == nil)
         #expect(test.editing.isRefused(.first, with: before))
     }
@@ -153,11 +153,11 @@ import VolumeFormat
             return known
         }
         let unknown = KeyringError.root(RootError(.unknownRoot, ""), uri: "test:0")
-        #expect(throws: unknown) { _ = try editing.destroyVersionKeys(.first, of: test.keyring) }
+        #expect(throws: unknown) { _ = try editing.destroyVersionKeys(.first, of: { test.keyring }) }
         #expect(!unknown.isRefusal)
         // Without its half of a KEK a version key beside it opens nothing.
         test.keyring.cmks[0].history.enter(.destroyed, at: 6)
-        #expect(try editing.destroyVersionKeys(.first, of: test.keyring) == 0)
+        #expect(try editing.destroyVersionKeys(.first, of: { test.keyring }) == 0)
     }
 
     @Test func metadataKeys() throws {

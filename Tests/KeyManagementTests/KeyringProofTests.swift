@@ -14,7 +14,7 @@ import VolumeFormat
         var changed = test.keyring
         let new = try test.editing.destroyKEK(.first, in: &changed, test.keys, untilProven: true, now: 20)
         try test.commit(changed, new)
-        if inTokens { #expect(try test.editing.destroyVersionKeys(.first, of: test.keyring) == 2) }
+        if inTokens { #expect(try test.editing.destroyVersionKeys(.first, of: { test.keyring }) == 2) }
         return test
     }
 
@@ -49,7 +49,7 @@ import VolumeFormat
         test.cmks[1].refuse(.destroyed)
         #expect(!test.editing.isRefused(.first, with: test.keyring))
         test.keyring.cmks[1].history.enter(.destroyed, at: 30)
-        #expect(try test.editing.destroyVersionKeys(.first, of: test.keyring) == 1)
+        #expect(try test.editing.destroyVersionKeys(.first, of: { test.keyring }) == 1)
         #expect(test.editing.isRefused(.first, with: test.keyring))
     }
 
@@ -64,7 +64,7 @@ import VolumeFormat
         #expect(test.keyring.cmks.count == ZoneKeyring.maximumCMKs)
         let named = test.keyring.keks[0].wraps.map { test.keyring.cmks[Int($0.cmk)].uri }
         #expect(named == ["test:0", "test:1"])
-        _ = try test.editing.destroyVersionKeys(.first, of: test.keyring)
+        _ = try test.editing.destroyVersionKeys(.first, of: { test.keyring })
         #expect(test.editing.isRefused(.first, with: test.keyring))
     }
 }
