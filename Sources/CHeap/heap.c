@@ -15,15 +15,10 @@
 #endif
 #endif
 
-#ifdef HAS_OTHER_ALLOCATOR
-
-int lethefs_heap_is_wiped(void) { return 0; }
-
-#else
+// A sanitizer has an allocator of its own.
+#ifndef HAS_OTHER_ALLOCATOR
 
 void __libc_free(void *);
-
-int lethefs_heap_is_wiped(void) { return 1; }
 
 void free(void *block) {
     if (block == NULL) return;

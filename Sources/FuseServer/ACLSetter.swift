@@ -9,13 +9,14 @@ struct ACLSetter {
     private let context: fuse_ctx
     private let groups: [gid_t]
 
-    init(_ request: borrowing FuseRequest) {
+    /// `nil` for other attributes, and for root, who may keep the bit: groups are read from /proc.
+    init?(_ request: borrowing FuseRequest, _ name: UnsafePointer<CChar>) {
+        guard request.context.uid != 0, strcmp(name, "system.posix_acl_access") == 0 else { return nil }
         context = request.context
-        groups = context.uid == 0 ? [] : request.groups
+        groups = request.groups
     }
 
     func clearSetGID(of inode: Inode, _ volume: Volume) throws(Errno) {
-        guard context.uid != 0 else { return }
         let attributes = try volume.attributes(inode)
         guard attributes.st_mode & mode_t(S_ISGID) != 0, attributes.st_gid != context.gid,
             !groups.contains(attributes.st_gid)

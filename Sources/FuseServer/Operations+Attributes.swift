@@ -30,12 +30,12 @@ extension FileSystem {
         operations.setxattr = { raw, node, name, value, size, flags in
             guard let raw, let name else { return }
             let request = FuseRequest(raw)
-            let program = ACLSetter(request)
+            let program = ACLSetter(request, name)
             fileSystem(raw).perform(request) { (fs) throws(Errno) in
-                let (inode, name) = (fs.inode(node), try attributeName(name))
+                let inode = fs.inode(node)
                 try fs.volume.setAttribute(
-                    inode, name, UnsafeRawBufferPointer(start: value, count: size), flags: flags)
-                if name == "system.posix_acl_access" { try program.clearSetGID(of: inode, fs.volume) }
+                    inode, try attributeName(name), UnsafeRawBufferPointer(start: value, count: size), flags: flags)
+                try program?.clearSetGID(of: inode, fs.volume)
             }
         }
         operations.getxattr = { raw, node, name, size in

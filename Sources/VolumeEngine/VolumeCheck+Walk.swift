@@ -110,7 +110,7 @@ extension VolumeCheck {
 
     private func open(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile {
         try volume.waitForCreator(of: inode)
-        let content = try openContent(inode)
+        let content = try volume.openContent(inode, forWriting: false)
         if let tree = content.tree { metFiles.withLock { _ = $0.insert(tree.file) } }
         do throws(Errno) {
             return CheckedFile(content, path, try salvage(file: inode, path), pieces: 1)
@@ -119,18 +119,6 @@ extension VolumeCheck {
             _ = DamageScope.takeSettled()
             throw error
         }
-    }
-
-    /// What is to be repaired is opened as for writing: closing it settles it.
-    private func openContent(_ inode: Inode) throws(Errno) -> FileContent {
-        if options.repair {
-            do throws(Errno) { return try volume.openContent(inode, forWriting: true) } catch {
-                guard error == .access || error == .perm || error == .readOnly || error == .textBusy else {
-                    throw error
-                }
-            }
-        }
-        return try volume.openContent(inode, forWriting: false)
     }
 
     /// Reads a piece of a file; whoever is last closes it.
