@@ -36,3 +36,14 @@ void linux_trim_heap(void) {
     malloc_trim(0);
     if (all_is_locked) linux_lock_all_memory();
 }
+
+size_t linux_heap_in_use(void) { return mallinfo2().uordblks; }
+
+size_t linux_resident_anonymous(void) {
+    FILE *statm = fopen("/proc/self/statm", "re");
+    if (statm == NULL) return 0;
+    unsigned long resident = 0, shared = 0;
+    int read = fscanf(statm, "%*u %lu %lu", &resident, &shared);
+    fclose(statm);
+    return read == 2 && resident > shared ? (resident - shared) * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}

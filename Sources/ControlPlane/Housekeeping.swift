@@ -2,14 +2,16 @@ import CLinux
 import Synchronization
 import VolumeEngine
 
-/// What a daemon does now and then: gives memory back to the system once the kernel has forgotten many inodes, or no program has read or
-/// written anything for a while.
+/// What a daemon does now and then: gives memory back to the system once much of it lies free, or no program has read or written anything
+/// for a while.
 package final class Housekeeping: Sendable {
     private static let intervalMicroseconds: UInt32 = 500_000
-    /// So many inodes less than at the last look are worth a trim.
-    private static let worthTrimming = 1024
     /// After each so many looks without a read or a write: ten seconds.
     private static let quietLooks = 20
+    /// The heap is trimmed at most once in so many looks: two seconds.
+    private static let looksBetweenTrims = 4
+    /// So many bytes that lie free in memory are worth a trim.
+    private static let worthTrimming = 16 << 20
 
     private let volume: Volume
     private let stopped = Atomic<Bool>(false)
@@ -18,22 +20,25 @@ package final class Housekeeping: Sendable {
 
     package func start() {
         Thread.detach { [self] in
-            var highest = 0
             var (uses, quiet) = (0, 0)
+            var heap = HeapExcess()
+            var sinceTrim = 0
             while !stopped.load(ordering: .acquiring) {
                 usleep(Self.intervalMicroseconds)
-                let known = volume.knownInodes
-                highest = max(highest, known)
                 let before = uses
                 uses = volume.buffers.uses
                 quiet = uses == before ? quiet + 1 : 0
+                sinceTrim += 1
+                var trims = false
                 if quiet == Self.quietLooks {
                     quiet = 0
-                    if volume.buffers.shrink() { linux_trim_heap() }
+                    trims = volume.buffers.shrink()
                 }
-                guard highest - known > Self.worthTrimming else { continue }
+                if sinceTrim >= Self.looksBetweenTrims, heap.bytes >= Self.worthTrimming { trims = true }
+                guard trims else { continue }
                 linux_trim_heap()
-                highest = known
+                heap = HeapExcess()
+                sinceTrim = 0
             }
         }
     }

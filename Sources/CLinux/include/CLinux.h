@@ -83,6 +83,10 @@ static inline int linux_set_core_limit(const struct rlimit *limit) { return setr
 static inline void linux_bound_heap(void) { mallopt(M_ARENA_MAX, 2); }
 /// Gives free memory of the heap back to the system, also where all memory is locked.
 void linux_trim_heap(void);
+/// Bytes that malloc(3) has given out and not been given back.
+size_t linux_heap_in_use(void);
+/// Bytes of no file that are in memory (proc_pid_statm(5)); 0 where that cannot be read.
+size_t linux_resident_anonymous(void);
 /// All memory, now and later, page by page as it is touched. 0, or -1 and errno.
 int linux_lock_all_memory(void);
 /// nice(2) of the calling thread; -1 where that is not allowed.
