@@ -3,11 +3,13 @@ import Synchronization
 import VolumeEngine
 
 /// What a daemon does now and then: gives memory back to the system once much of it lies free, or no program has read or written anything
-/// for a while.
+/// for a while; ends the listings that programs have left.
 package final class Housekeeping: Sendable {
     private static let intervalMicroseconds: UInt32 = 500_000
     /// After each so many looks without a read or a write: ten seconds.
     private static let quietLooks = 20
+    /// A listing ends after one to two times so many looks: ten to twenty seconds.
+    private static let listingLooks = 20
     /// The heap is trimmed at most once in so many looks: two seconds.
     private static let looksBetweenTrims = 4
     /// So many bytes that lie free in memory are worth a trim.
@@ -22,9 +24,11 @@ package final class Housekeeping: Sendable {
         Thread.detach { [self] in
             var (uses, quiet) = (0, 0)
             var heap = HeapExcess()
-            var sinceTrim = 0
+            var (sinceTrim, looks) = (0, 0)
             while !stopped.load(ordering: .acquiring) {
                 usleep(Self.intervalMicroseconds)
+                looks += 1
+                if looks % Self.listingLooks == 0 { volume.listings.age() }
                 let before = uses
                 uses = volume.buffers.uses
                 quiet = uses == before ? quiet + 1 : 0

@@ -3,49 +3,34 @@ import CLinux
 import Storage
 import VolumeEngine
 
-/// opendir, readdir, readdirplus, releasedir, fsyncdir.
+/// readdir, readdirplus, fsyncdir. There is no opendir and no releasedir: a listing is read by node and offset alone (`Volume.readDirectory`), so that
+/// whoever opens a directory that the kernel has listed already costs no request at all. A revocation takes the listings with everything else
+/// that the kernel knows of the inode.
 extension FileSystem {
     static func addDirectories(to operations: inout fuse_lowlevel_ops) {
-        operations.opendir = { raw, node, info in
-            guard let raw, let info else { return }
-            fileSystem(raw).openDirectory(FuseRequest(raw), node, info)
+        // Linux 5.1 and later does not ask again.
+        operations.opendir = { raw, _, _ in
+            guard let raw else { return }
+            FuseRequest(raw).reply(.notImplemented)
         }
-        operations.releasedir = { raw, _, info in
-            guard let raw, let info else { return }
-            _ = Handle.take(info.pointee.fh, as: DirectoryStream.self)
-            FuseRequest(raw).replyOK()
+        operations.fsyncdir = { raw, node, dataOnly, _ in
+            guard let raw else { return }
+            fileSystem(raw).perform(FuseRequest(raw)) { (files) throws(Errno) in
+                try files.volume.syncDirectory(files.inode(node), dataOnly: dataOnly != 0)
+            }
         }
-        operations.fsyncdir = { raw, _, dataOnly, info in
-            guard let raw, let info else { return }
-            let stream: DirectoryStream = Handle.object(info.pointee.fh)
-            fileSystem(raw).perform(FuseRequest(raw)) { (_) throws(Errno) in try stream.sync(dataOnly: dataOnly != 0) }
+        operations.readdir = { raw, node, size, offset, _ in
+            guard let raw else { return }
+            fileSystem(raw).readDirectory(FuseRequest(raw), node, size, offset, plus: false)
         }
-        operations.readdir = { raw, _, size, offset, info in
-            guard let raw, let info else { return }
-            fileSystem(raw).readDirectory(FuseRequest(raw), Handle.object(info.pointee.fh), size, offset, plus: false)
-        }
-        operations.readdirplus = { raw, _, size, offset, info in
-            guard let raw, let info else { return }
-            fileSystem(raw).readDirectory(FuseRequest(raw), Handle.object(info.pointee.fh), size, offset, plus: true)
-        }
-    }
-
-    private func openDirectory(
-        _ request: consuming FuseRequest, _ node: fuse_ino_t, _ info: UnsafeMutablePointer<fuse_file_info>
-    ) {
-        do {
-            info.pointee.fh = Handle.pass(try volume.openDirectory(inode(node)))
-            // The kernel keeps a listing until the directory changes; a revocation takes it with everything else it knows of the inode.
-            info.pointee.cache_readdir = 1
-            info.pointee.keep_cache = 1
-            if !request.reply(open: &info.pointee) { _ = Handle.take(info.pointee.fh, as: DirectoryStream.self) }
-        } catch {
-            request.reply(error)
+        operations.readdirplus = { raw, node, size, offset, _ in
+            guard let raw else { return }
+            fileSystem(raw).readDirectory(FuseRequest(raw), node, size, offset, plus: true)
         }
     }
 
     private func readDirectory(
-        _ request: consuming FuseRequest, _ stream: DirectoryStream, _ size: Int, _ offset: off_t, plus: Bool
+        _ request: consuming FuseRequest, _ node: fuse_ino_t, _ size: Int, _ offset: off_t, plus: Bool
     ) {
         // Put together in the reply's place, where there is one.
         let place = lethefs_reply_space(size)?.assumingMemoryBound(to: CChar.self)
@@ -56,14 +41,15 @@ extension FileSystem {
                 output.deallocate()
             }
         }
-        let pointer = request.pointer
+        let (pointer, reader) = (request.pointer, request.context.pid)
+        let directory = inode(node)
         var used = 0
         do {
-            try stream.read(from: Int64(offset)) { (item) throws(Errno) in
+            try volume.readDirectory(directory, from: Int64(offset), for: reader) { (item) throws(Errno) in
                 let room = size - used
                 let needed =
                     plus
-                    ? try self.addPlus(pointer, output + used, room, stream, item)
+                    ? try self.addPlus(pointer, output + used, room, directory, item)
                     : self.add(pointer, output + used, room, item)
                 guard needed <= room else { return false }
                 used += needed
@@ -89,7 +75,7 @@ extension FileSystem {
 
     /// 0 for an entry that has gone since the record was read.
     private func addPlus(
-        _ request: fuse_req_t, _ output: UnsafeMutablePointer<CChar>, _ room: Int, _ stream: DirectoryStream,
+        _ request: fuse_req_t, _ output: UnsafeMutablePointer<CChar>, _ room: Int, _ directory: Inode,
         _ item: DirectoryStream.Item
     ) throws(Errno) -> Int {
         let name = item.name.baseAddress?.assumingMemoryBound(to: CChar.self)
@@ -107,7 +93,7 @@ extension FileSystem {
             parameters.attr.st_mode = mode_t(item.type) << 12
             return fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
         }
-        guard let entry = try stream.entry(item) else { return 0 }
+        guard let entry = try volume.entry(item, in: directory) else { return 0 }
         var parameters = parameters(entry)
         let needed = fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
         if needed > room { volume.forget(entry.inode, count: 1) }

@@ -33,6 +33,8 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable {
     package static let noData = Errno(ENODATA)
     package static let stale = Errno(ESTALE)
     package static let notSupported = Errno(EOPNOTSUPP)
+    /// A FUSE server says so of a request that the kernel then makes no more.
+    package static let notImplemented = Errno(ENOSYS)
     package static let noSuchDevice = Errno(ENXIO)
     package static let busy = Errno(EBUSY)
     package static let textBusy = Errno(ETXTBSY)

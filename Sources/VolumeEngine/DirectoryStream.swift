@@ -1,30 +1,28 @@
 import CLinux
 import Storage
-import Synchronization
 import VolumeFormat
 
-/// An open directory: reads lower records and gives plaintext names. Offsets are the lower file system's own.
+/// Reads a directory's lower records and gives plaintext names. Offsets are the lower file system's own. Used by one thread at a time.
 package final class DirectoryStream: @unchecked Sendable {
-    // Guarded by `lock`: programs may share a directory descriptor.
-    private let lock = Mutex<Void>(())
     package let inode: Inode
+    /// Behind the last entry that was given: where a program goes on.
+    private(set) var offset: Int64
     private let volume: Volume
     private let descriptor: Descriptor
     private let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
     private var used = 0
     private var position = 0
-    /// Offset of the next record, as the program would ask for it.
-    private var offset: Int64 = 0
     /// Entries given since the beginning.
     private var given = 0
     /// Entries of a listing that come with attributes. Whoever lists a directory larger than that hardly wants them all, and the kernel
     /// would keep an inode for each.
     private static let attributesGiven = 16_384
 
-    init(_ inode: Inode, volume: Volume, descriptor: Descriptor) {
+    fileprivate init(_ inode: Inode, volume: Volume, descriptor: Descriptor, offset: Int64) {
         self.inode = inode
         self.volume = volume
         self.descriptor = descriptor
+        self.offset = offset
     }
 
     /// One entry for a program.
@@ -35,32 +33,27 @@ package final class DirectoryStream: @unchecked Sendable {
         /// DT_REG and so on.
         package let type: UInt8
         package let next: Int64
-        /// The stored name; `nil` for "." and "..".
+        /// The stored name, and a NUL after it in memory; `nil` for "." and "..".
         let stored: UnsafeRawBufferPointer?
         /// Far down a large directory: it is given without attributes.
         package let isLate: Bool
+        /// The directory's.
+        let handle: DirectoryHandle
 
         package var isDot: Bool { stored == nil }
     }
 
-    /// Calls `body` for the entries from `start` on, until it returns false: then that entry is given again next time.
-    package func read(from start: Int64, _ body: (Item) throws(Errno) -> Bool) throws(Errno) {
+    /// Calls `body` for one entry after the other, until it returns false: then that entry is given again next time.
+    package func read(_ body: (Item) throws(Errno) -> Bool) throws(Errno) {
         let handle = try volume.admitted(inode)
-        try lock.withLock { (_) throws(Errno) in
-            defer { wipeName() }
-            if start != offset || start == 0 {
-                try Lower.seekDirectory(descriptor, to: start)
-                (used, position, offset) = (0, 0, start)
-                if start == 0 { given = 0 }
-            }
-            while let record = try nextRecord() {
-                guard try give(record, handle, body) else { return }
-                advance(record)
-            }
+        defer { wipeName() }
+        while let record = try nextRecord() {
+            guard try give(record, handle, body) else { return }
+            position = pending
         }
     }
 
-    /// The record at `position`, which stays there until `advance`.
+    /// The record at `position`, which stays there until it is taken.
     private func nextRecord() throws(Errno) -> LowerEntry? {
         if position >= used {
             used = try Lower.readDirectory(descriptor, into: records)
@@ -77,57 +70,35 @@ package final class DirectoryStream: @unchecked Sendable {
 
     private var pending = 0
 
-    private func advance(_ record: LowerEntry) {
-        position = pending
-        offset = record.next
-        given += 1
-    }
-
     private func give(
         _ record: LowerEntry, _ handle: DirectoryHandle, _ body: (Item) throws(Errno) -> Bool
     ) throws(Errno) -> Bool {
-        if record.isDot {
-            return try body(
-                Item(
-                    name: record.name, number: record.number, type: record.type, next: record.next, stored: nil,
-                    isLate: false))
+        var (name, stored) = (record.name, UnsafeRawBufferPointer?.none)
+        if !record.isDot {
+            let plain = UnsafeMutableRawBufferPointer(start: nameBuffer, count: Self.nameRoom)
+            switch handle.decode(record.name, into: plain) {
+            case .reserved: return true
+            case .damaged:
+                // Nothing to show for it; `check` names it.
+                _ = volume.damaged(.name, record.number, "not made under this directory's key")
+                return true
+            case .name(let count):
+                plain[count] = 0
+                (name, stored) = (UnsafeRawBufferPointer(rebasing: plain[..<count]), record.name)
+            }
         }
-        let plain = UnsafeMutableRawBufferPointer(start: nameBuffer, count: 320)
-        switch handle.decode(record.name, into: plain) {
-        case .reserved: return true
-        case .damaged:
-            // Nothing to show for it; `check` names it.
-            _ = volume.damaged(.name, record.number, "not made under this directory's key")
-            return true
-        case .name(let count):
-            plain[count] = 0
-            return try body(
-                Item(
-                    name: UnsafeRawBufferPointer(rebasing: plain[..<count]), number: record.number, type: record.type,
-                    next: record.next, stored: record.name, isLate: given >= Self.attributesGiven))
-        }
+        let item = Item(
+            name: name, number: record.number, type: record.type, next: record.next, stored: stored,
+            isLate: given >= Self.attributesGiven, handle: handle)
+        guard try body(item) else { return false }
+        offset = record.next
+        given += 1
+        return true
     }
 
     private let nameBuffer = UnsafeMutableRawPointer.allocate(byteCount: DirectoryStream.nameRoom, alignment: 16)
     private static let nameRoom = 320
     private func wipeName() { linux_explicit_bzero(nameBuffer, Self.nameRoom) }
-
-    /// The entry's inode with one more reference, and its attributes; `nil` when it has gone meanwhile.
-    package func entry(_ item: Item) throws(Errno) -> Entry? {
-        guard let stored = item.stored else { return nil }
-        let handle = try volume.handle(inode)
-        var name = stored.map { CChar(bitPattern: $0) }
-        name.append(0)
-        do throws(Errno) {
-            return try volume.adopt(try Lower.stat(handle.descriptor, name), inode, handle, name)
-        } catch {
-            guard error == .noEntry else { throw error }
-            return nil
-        }
-    }
-
-    /// fsync(2) of a directory.
-    package func sync(dataOnly: Bool) throws(Errno) { try Lower.sync(descriptor, dataOnly: dataOnly) }
 
     deinit {
         records.deallocate()
@@ -137,9 +108,60 @@ package final class DirectoryStream: @unchecked Sendable {
 }
 
 extension Volume {
-    /// opendir(3). The header is read first: a directory that cannot be read fails here.
-    package func openDirectory(_ inode: Inode) throws(Errno) -> DirectoryStream {
+    /// A listing from `start` on, 0 for its beginning. The header is read first: a directory that cannot be read fails here.
+    package func openDirectory(_ inode: Inode, from start: Int64 = 0) throws(Errno) -> DirectoryStream {
         try admit(inode)
-        return DirectoryStream(inode, volume: self, descriptor: try open(inode, flags: O_RDONLY | O_DIRECTORY))
+        let descriptor = try openListable(inode)
+        if start != 0 { try Lower.seekDirectory(descriptor, to: start) }
+        return DirectoryStream(inode, volume: self, descriptor: descriptor, offset: start)
+    }
+
+    /// What getdents(2) does: calls `body` for the entries from `start` on until it returns false; then that entry is given again next time. Whoever has
+    /// read comes back for more, if only to learn that there is none, so what is at hand is kept for `reader`, the thread that asks.
+    package func readDirectory(
+        _ inode: Inode, from start: Int64, for reader: pid_t,
+        _ body: (DirectoryStream.Item) throws(Errno) -> Bool
+    ) throws(Errno) {
+        _ = try admitted(inode)
+        let stream: DirectoryStream
+        if let left = listings.take(inode, at: start, for: reader) {
+            stream = left
+        } else {
+            stream = try openDirectory(inode, from: start)
+        }
+        var isAtEnd = true
+        try stream.read { (item) throws(Errno) in
+            isAtEnd = false
+            return try body(item)
+        }
+        if !isAtEnd { listings.keep(stream, for: reader) }
+    }
+
+    /// The inode of an entry with one more reference, and its attributes; `nil` when it has gone meanwhile.
+    package func entry(_ item: DirectoryStream.Item, in directory: Inode) throws(Errno) -> Entry? {
+        guard let stored = item.stored?.baseAddress?.assumingMemoryBound(to: CChar.self) else { return nil }
+        do throws(Errno) {
+            return try adopt(try Lower.stat(item.handle.descriptor, stored), directory, item.handle, stored)
+        } catch {
+            guard error == .noEntry else { throw error }
+            return nil
+        }
+    }
+
+    /// fsync(2) of a directory.
+    package func syncDirectory(_ inode: Inode, dataOnly: Bool) throws(Errno) {
+        try admit(inode)
+        try Lower.sync(try openListable(inode), dataOnly: dataOnly)
+    }
+
+    /// The kernel has checked the program's access when it opened the directory: the mode may be another now.
+    private func openListable(_ inode: Inode) throws(Errno) -> Descriptor {
+        let flags = O_RDONLY | O_DIRECTORY
+        do throws(Errno) { return try open(inode, flags: flags) } catch {
+            guard error == .access, !isPrivileged, let opened = try openAgainstMode(inode, flags: flags) else {
+                throw error
+            }
+            return opened
+        }
     }
 }

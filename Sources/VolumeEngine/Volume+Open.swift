@@ -107,9 +107,9 @@ extension Volume {
     /// Whether something of a file that is only read may have to be stored: nodes of its page tree, its place, what a crash left in doubt.
     private var mayStoreBesides: Bool { trees != nil || hasPlaces || isAfterCrash || isDirty }
 
-    /// A plain user's own file whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
+    /// A plain user's own file or directory whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
     /// access already, so the mode is lifted for the moment of opening.
-    private func openAgainstMode(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor? {
+    func openAgainstMode(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor? {
         let node = try open(inode, flags: Int32(LINUX_O_PATH))
         let info = try Lower.stat(node)
         guard info.st_uid == geteuid() else { return nil }

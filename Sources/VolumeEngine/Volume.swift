@@ -50,6 +50,7 @@ package final class Volume: Sendable {
     let trees: TreeTable?
     let aead: AEADPool
     package let buffers = BufferPool()
+    package let listings = Listings()
     package let rootInode: Inode
     /// Descriptors kept, in the life of this mount, of files that lost a name and have others.
     let pins = KeptPins()

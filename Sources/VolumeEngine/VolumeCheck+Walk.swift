@@ -31,8 +31,8 @@ extension VolumeCheck {
         let failure = attempt {
             let stream = try volume.openDirectory(inode)
             target = salvage(directory: inode, path)
-            try stream.read(from: 0) { (item) throws(Errno) in
-                guard let entry = try stream.entry(item) else { return true }
+            try stream.read { (item) throws(Errno) in
+                guard let entry = try volume.entry(item, in: inode) else { return true }
                 var child = Path(
                     text: path.text + "/" + String(decoding: item.name, as: UTF8.self), name: [UInt8](item.name),
                     target: target)

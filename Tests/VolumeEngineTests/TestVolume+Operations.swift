@@ -99,7 +99,7 @@ extension TestVolume {
     /// Names in a directory, without "." and "..".
     func list(_ inode: Inode? = nil) throws(Errno) -> Set<Name> {
         var names: Set<Name> = []
-        try volume.openDirectory(inode ?? top).read(from: 0) { (item) throws(Errno) in
+        try volume.openDirectory(inode ?? top).read { (item) throws(Errno) in
             if !item.isDot { names.insert(Name([UInt8](item.name))) }
             return true
         }

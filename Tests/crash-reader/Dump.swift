@@ -70,8 +70,8 @@ final class Dump {
             var found: [(Inode, String)] = []
             told.errno = attempt {
                 let stream = try volume.openDirectory(inode)
-                try stream.read(from: 0) { (item) throws(Errno) in
-                    guard let entry = try stream.entry(item) else { return true }
+                try stream.read { (item) throws(Errno) in
+                    guard let entry = try volume.entry(item, in: inode) else { return true }
                     let name = String(decoding: item.name, as: UTF8.self)
                     found.append((entry.inode, path.isEmpty ? name : path + "/" + name))
                     return true

@@ -58,8 +58,8 @@ enum Reader {
             defer { if directory !== volume.rootInode { volume.forget(directory, count: 1) } }
             guard let stream = try? volume.openDirectory(directory) else { continue }
             var found: [Inode] = []
-            try? stream.read(from: 0) { (item) throws(Errno) in
-                if let entry = try? stream.entry(item) { found.append(entry.inode) }
+            try? stream.read { (item) throws(Errno) in
+                if let entry = try? volume.entry(item, in: directory) { found.append(entry.inode) }
                 return true
             }
             for inode in found {

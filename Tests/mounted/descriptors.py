@@ -17,12 +17,12 @@ def mount(volume):
 
 
 @on_volume(limit=120, needs=["lethefs"])
-def open_directories(volume):
+def open_files(volume):
     mount(volume.init())
     names = [volume.mountpoint / str(number) for number in range(LIMIT)]
     for name in names:
-        name.mkdir()
-    held = [handle for handle in map(attempt, names) if handle is not None]
+        name.write_bytes(b"x")
+    held = [handle for handle in (attempt(name, os.O_RDONLY) for name in names) if handle is not None]
     try:
         assert len(held) < LIMIT, "nothing was refused: the limit is not the daemon's"
         assert attempt(volume.mountpoint / "new", os.O_CREAT | os.O_RDWR) is None
@@ -33,6 +33,31 @@ def open_directories(volume):
             os.close(handle)
     assert "revoked" not in log(volume), log(volume)
     (volume.mountpoint / "new").write_bytes(b"new")
+    volume.unmount().check()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def open_directories(volume):
+    """They cost the daemon none, and listings that were left at their beginning but few."""
+    mount(volume.init())
+    names = [volume.mountpoint / str(number) for number in range(LIMIT)]
+    for name in names:
+        name.mkdir()
+        (name / "inside").write_bytes(b"x")
+    held = [os.open(name, os.O_RDONLY | os.O_DIRECTORY) for name in names]
+    try:
+        for handle in held:
+            equal(os.listdir(handle), ["inside"])
+        listings = [os.scandir(handle) for handle in held]
+        for listing in listings:
+            equal(next(listing).name, "inside")
+        (volume.mountpoint / "new").write_bytes(b"new")
+        for listing in listings:
+            equal(list(listing), [])
+        goes_on(volume)
+    finally:
+        for handle in held:
+            os.close(handle)
     volume.unmount().check()
 
 

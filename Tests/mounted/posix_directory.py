@@ -122,6 +122,29 @@ def removal(d):
 
 
 @on_mount()
+def readers_of_one_directory(d):
+    """Each goes on where it was; one that begins later sees what was made since the others did."""
+    want = fill(d, 3000)
+    with Directory(d) as first, Directory(d) as second, Directory(d) as late:
+        seen = {first: [first.read() for _ in range(1000)], second: [second.read() for _ in range(1000)], late: []}
+        (d / "new").touch()
+        reading = list(seen)
+        while reading:
+            for reader in list(reading):
+                name = reader.read()
+                if name is None:
+                    reading.remove(reader)
+                else:
+                    seen[reader].append(name)
+        for reader, names in seen.items():
+            names = {name.decode() for name in names}
+            equal(names - {"new"}, want | {".", ".."})
+        assert b"new" in seen[late], "what was there when the late one began"
+    for names in seen.values():
+        equal(len(names), len(set(names)), "names seen once")
+
+
+@on_mount()
 def removed_while_open(d):
     (d / "dir").mkdir()
     fd = os.open(d / "dir", os.O_RDONLY | os.O_DIRECTORY)
