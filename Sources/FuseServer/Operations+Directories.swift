@@ -68,9 +68,7 @@ extension FileSystem {
         var attributes = stat()
         attributes.st_ino = ino_t(item.number)
         attributes.st_mode = mode_t(item.type) << 12
-        return fuse_add_direntry(
-            request, output, room, item.name.baseAddress?.assumingMemoryBound(to: CChar.self), &attributes,
-            off_t(item.next))
+        return fuse_add_direntry(request, output, room, Self.text(item), &attributes, off_t(item.next))
     }
 
     /// 0 for an entry that has gone since the record was read.
@@ -78,25 +76,32 @@ extension FileSystem {
         _ request: fuse_req_t, _ output: UnsafeMutablePointer<CChar>, _ room: Int, _ directory: Inode,
         _ item: DirectoryStream.Item
     ) throws(Errno) -> Int {
-        let name = item.name.baseAddress?.assumingMemoryBound(to: CChar.self)
-        guard !item.isDot else {
-            // The kernel looks "." and ".." up for itself.
-            var parameters = fuse_entry_param()
-            parameters.attr.st_ino = ino_t(item.number)
-            parameters.attr.st_mode = mode_t(S_IFDIR)
-            return fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
+        // The kernel looks "." and ".." up for itself.
+        guard !item.isDot, !item.isLate else { return addBare(request, output, room, item) }
+        let entry: Entry?
+        do throws(Errno) { entry = try volume.entry(item, in: directory) } catch {
+            // A plain user's directory that was opened before its mode kept him out: its names may be seen, and no more.
+            guard error == .access else { throw error }
+            return addBare(request, output, room, item)
         }
-        guard !item.isLate else {
-            // No inode with it: only its name, number and type.
-            var parameters = fuse_entry_param()
-            parameters.attr.st_ino = ino_t(item.number)
-            parameters.attr.st_mode = mode_t(item.type) << 12
-            return fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
-        }
-        guard let entry = try volume.entry(item, in: directory) else { return 0 }
+        guard let entry else { return 0 }
         var parameters = parameters(entry)
-        let needed = fuse_add_direntry_plus(request, output, room, name, &parameters, off_t(item.next))
+        let needed = fuse_add_direntry_plus(request, output, room, Self.text(item), &parameters, off_t(item.next))
         if needed > room { volume.forget(entry.inode, count: 1) }
         return needed
+    }
+
+    /// No inode with it: only its name, number and type.
+    private func addBare(
+        _ request: fuse_req_t, _ output: UnsafeMutablePointer<CChar>, _ room: Int, _ item: DirectoryStream.Item
+    ) -> Int {
+        var parameters = fuse_entry_param()
+        parameters.attr.st_ino = ino_t(item.number)
+        parameters.attr.st_mode = mode_t(item.type) << 12
+        return fuse_add_direntry_plus(request, output, room, Self.text(item), &parameters, off_t(item.next))
+    }
+
+    private static func text(_ item: DirectoryStream.Item) -> UnsafePointer<CChar>? {
+        item.name.baseAddress?.assumingMemoryBound(to: CChar.self)
     }
 }
