@@ -23,15 +23,21 @@ extension Volume {
     ) throws(Errno) -> Bool {
         // Where it is now; a link that moves just now comes again.
         guard case .named(let directory, let name) = entry else { return try resealMoved(inode, zone, linked) }
-        return try reseal(inode, try directory.inode(), directory.descriptor, name, zone, linked)
+        let parent = try directory.inode()
+        return try withAttributesFixed(inode) { () throws(Errno) in
+            try reseal(inode, parent, directory.descriptor, name, zone, linked)
+        }
     }
 
     private func resealMoved(_ inode: Inode, _ zone: ZoneID, _ linked: LinkedNames?) throws(Errno) -> Bool {
         guard let location = inode.state.withLock({ $0.location }) else { throw .stale }
-        return try reseal(
-            inode, location.parent, try handle(location.parent).descriptor, location.name, zone, linked)
+        let directory = try handle(location.parent).descriptor
+        return try withAttributesFixed(inode) { () throws(Errno) in
+            try reseal(inode, location.parent, directory, location.name, zone, linked)
+        }
     }
 
+    /// The caller holds what keeps the link's attributes as they are.
     private func reseal(
         _ inode: Inode, _ parent: Inode, _ directory: Descriptor, _ name: [CChar], _ zone: ZoneID,
         _ linked: LinkedNames?
@@ -57,7 +63,7 @@ extension Volume {
             try Lower.symlink(target: stored.text, directory, temporary)
             if isPrivileged { try Lower.changeOwner(directory, temporary, uid: info.st_uid, gid: info.st_gid) }
             let made = try Lower.open(directory, temporary, flags: Int32(LINUX_O_PATH))
-            try copyAttributes(of: inode, to: made, zone)
+            try copySealedAttributes(of: inode, to: made, zone)
             try Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
             // Fails if the name is gone; and what came out must be what was meant.
             try Lower.rename(directory, temporary, directory, name, flags: exchange)
@@ -77,12 +83,11 @@ extension Volume {
         return true
     }
 
-    func copyAttributes(of inode: Inode, to made: Descriptor, _ zone: ZoneID) throws(Errno) {
-        for name in try listAttributes(inode) {
-            let value = try getAttribute(inode, name)
-            try value.withUnsafeBufferPointer { (value) throws(Errno) in
-                try setMetadataAttribute(made, zone: zone, name, UnsafeRawBufferPointer(value))
-            }
+    /// While `body` copies a link's owner, times and attributes and puts the copy in its place, nobody changes them: a change that came between would
+    /// be lost. Whoever waited finds the link gone, and looks its name up anew.
+    func withAttributesFixed<R>(_ inode: Inode, _ body: () throws(Errno) -> R) throws(Errno) -> R {
+        try attributeGate(inode).lock.withLock { (_) throws(Errno) in
+            try gate(inode).lock.withLock { (_) throws(Errno) in try body() }
         }
     }
 }

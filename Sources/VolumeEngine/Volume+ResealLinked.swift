@@ -73,13 +73,17 @@ extension Volume {
         try Lower.symlink(target: stored.text, volumeDirectory, path)
         if isPrivileged { try Lower.changeOwner(volumeDirectory, path, uid: info.st_uid, gid: info.st_gid) }
         let made = try Lower.open(volumeDirectory, path, flags: Int32(LINUX_O_PATH))
-        try copyAttributes(of: inode, to: made, inode.zone)
+        try copySealedAttributes(of: inode, to: made, inode.zone)
         try Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
     }
 
     /// Exchanges each name of a link for one of its successor. A name that is another's by now is left alone: whoever moved it
     /// has it visited again.
     func resealLinked(_ group: LinkedNames.Group) throws(Errno) {
+        try withAttributesFixed(group.inode) { () throws(Errno) in try exchange(group) }
+    }
+
+    private func exchange(_ group: LinkedNames.Group) throws(Errno) {
         let inode = group.inode
         let text = try Lower.readLink(try open(inode, flags: Int32(LINUX_O_PATH)), "")
         let successor = try successor(inode, text)

@@ -64,12 +64,16 @@ extension Volume {
         try admit(inode)
         inode.attributesChange()
         defer { inode.attributesChange() }
-        let node = try open(inode, flags: Int32(LINUX_O_PATH))
-        if Self.isClear(name) { return try Lower.setAttribute(path: node.procPath, name, value, flags: flags) }
+        if Self.isClear(name) {
+            let node = try open(inode, flags: Int32(LINUX_O_PATH))
+            return try Lower.setAttribute(path: node.procPath, name, value, flags: flags)
+        }
         guard Self.isSealable(name) else { throw .notSupported }
         guard name.utf8.count <= XattrPlaintext.maximumName else { throw .range }
         try keyUse.reading { () throws(Errno) in
             try attributeGate(inode).lock.withLock { (_) throws(Errno) in
+                // Not before: another lower link may have taken its place (`resealLink`).
+                let node = try open(inode, flags: Int32(LINUX_O_PATH))
                 try setSealedAttribute(inode, node, name, value, flags: flags)
             }
         }
@@ -158,10 +162,13 @@ extension Volume {
     /// removexattr(2).
     package func removeAttribute(_ inode: Inode, _ name: String) throws(Errno) {
         try admit(inode)
-        let node = try open(inode, flags: Int32(LINUX_O_PATH))
-        if Self.isClear(name) { return try Lower.removeAttribute(path: node.procPath, name) }
+        if Self.isClear(name) {
+            return try Lower.removeAttribute(path: try open(inode, flags: Int32(LINUX_O_PATH)).procPath, name)
+        }
         guard Self.isSealable(name) else { throw .notSupported }
-        try attributeGate(inode).lock.withLock { (_) throws(Errno) in try removeSealedAttribute(inode, node, name) }
+        try attributeGate(inode).lock.withLock { (_) throws(Errno) in
+            try removeSealedAttribute(inode, try open(inode, flags: Int32(LINUX_O_PATH)), name)
+        }
     }
 
     private func removeSealedAttribute(_ inode: Inode, _ node: Descriptor, _ name: String) throws(Errno) {
@@ -243,7 +250,7 @@ extension Volume {
     }
 
     /// Gives a lower link an attribute, sealed by the newest metadata key.
-    func setMetadataAttribute(
+    private func setMetadataAttribute(
         _ node: Descriptor, zone: ZoneID, _ name: String, _ value: UnsafeRawBufferPointer
     ) throws(Errno) {
         guard let metadata = try storingKeys(zone).currentMetadata else { throw .io }
@@ -255,6 +262,17 @@ extension Volume {
         let lowerName = try key.lowerName(name)
         try blob.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
             try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: 0)
+        }
+    }
+
+    /// Gives a lower link, that is about to take the place of `inode`, its attributes. The caller holds the attribute gate.
+    func copySealedAttributes(of inode: Inode, to made: Descriptor, _ zone: ZoneID) throws(Errno) {
+        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+        for name in try sealedAttributes(inode, node) {
+            let value = try sealedAttribute(inode, node, name)
+            try value.withUnsafeBufferPointer { (value) throws(Errno) in
+                try setMetadataAttribute(made, zone: zone, name, UnsafeRawBufferPointer(value))
+            }
         }
     }
 

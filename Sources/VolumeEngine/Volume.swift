@@ -9,7 +9,7 @@ import VolumeFormat
 ///
 /// Every operation is called on some thread, does its own I/O and returns; nothing here waits for the kernel or an HSM.
 ///
-/// Lock order, from outer to inner: `placing` → `keyUse` → `TreeTable.storing` → a file's gate → its content lock → handle cache → inode state → leaf locks (table shard,
+/// Lock order, from outer to inner: `placing` → `keyUse` → `TreeTable.storing` → an attribute gate → a file's gate → its content lock → handle cache → inode state → leaf locks (table shard,
 /// zone, cipher contexts). Inode state and leaves are never held over I/O.
 /// On volumes with places: a file's gate → place gates, in order → its content lock.
 package final class Volume: Sendable {

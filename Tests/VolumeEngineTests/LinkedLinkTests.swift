@@ -1,5 +1,6 @@
 import Foundation
 import Storage
+import Synchronization
 import TestSupport
 import Testing
 import VolumeEngine
@@ -72,6 +73,67 @@ import VolumeFormat
         try test.remount()
         try verify(test, isWhole: true, "after a remount")
         #expect(test.check().findings.isEmpty)
+    }
+
+    /// As the kernel does it: what it knew may be gone, and it looks the name up anew.
+    private static func change(
+        _ what: String, of first: Inode, as name: [UInt8], _ volume: Volume, _ top: Inode
+    ) throws(Errno) {
+        var (inode, changes) = (first, AttributeChanges())
+        changes.uid = 4711
+        for turn in 0..<10 {
+            do throws(Errno) {
+                if what == "owner" {
+                    _ = try volume.setAttributes(inode, changes)
+                } else {
+                    let value: [UInt8] = [2]
+                    try value.withUnsafeBufferPointer { (value) throws(Errno) in
+                        try volume.setAttribute(inode, "trusted.kind", UnsafeRawBufferPointer(value), flags: 0)
+                    }
+                }
+                return
+            } catch { guard error == .stale, turn < 9 else { throw error } }
+            inode = try name.withUnsafeBufferPointer { (name) throws(Errno) in
+                try volume.lookUp(top, UnsafeRawBufferPointer(name))
+            }.inode
+        }
+    }
+
+    /// What a program changes after the copy was made, and before it has the link's place.
+    @Test(arguments: [["f"], ["a", "b"]] as [[Name]]) func changesBeforeTheExchange(names: [Name]) throws {
+        let test = try TestVolume()
+        let first = try test.makeLink(names[0], to: [0x78])
+        for name in names.dropFirst() { test.volume.forget(try test.link(first, as: name), count: 1) }
+        try test.setAttribute(first, "trusted.kind", [1])
+        let (mount, volume, top, name) = (test.mount, test.volume, test.top, names[0].bytes)
+        let failures = Mutex<[String]>([])
+        let ended = DispatchGroup()
+        FaultInjection.arm(nth: 1, of: [.utimensat]) {
+            ended.enter()
+            Thread.detachNewThread {
+                for what in ["owner", "attribute"] {
+                    do { try Self.change(what, of: first, as: name, volume, top) } catch {
+                        failures.withLock { $0.append("\(what): \(error)") }
+                    }
+                }
+                ended.leave()
+            }
+            _ = ended.wait(timeout: .now() + 0.3)
+        }
+        defer { FaultInjection.disarm() }
+        let editing = RewrapTests.editing(test)
+        let work = try mount.beginReencryption(
+            .root, scope: nil, rate: 0, flags: [], editing: editing, cutoff: Self.now)
+        _ = try mount.reencrypt(.root, work, editing: editing, control: SweepControl(), threads: 1)
+        ended.wait()
+        #expect(failures.withLock { $0 } == [])
+        for name in names {
+            let entry = try test.lookUp(name)
+            #expect(entry.attributes.st_uid == 4711, "\(name)")
+            #expect(try volume.getAttribute(entry.inode, "trusted.kind") == [2])
+            #expect(Int(entry.attributes.st_nlink) == names.count)
+        }
+        #expect(try mount.coverage(.root).metadata.count == 1)
     }
 
     /// A crash after every lower call, and at once another metadata key before the sweep goes on: the names stay names of one link.
