@@ -166,13 +166,18 @@ int lethefs_transport(int *error) {
 
 int lethefs_notify_increment_epoch(struct fuse_session *session) { return lethefs_device_expire_names(fuse_session_fd(session)); }
 
-int lethefs_device_purge(int device, uint64_t node) {
+static int invalidate(int device, uint64_t node, int64_t offset) {
     struct {
         struct fuse_out_header header;
         struct fuse_notify_inval_inode_out body;
-    } message = {{sizeof message, FUSE_NOTIFY_INVAL_INODE, 0}, {node, 0, 0}};
+    } message = {{sizeof message, FUSE_NOTIFY_INVAL_INODE, 0}, {node, offset, 0}};
     return write(device, &message, sizeof message) == sizeof message ? 0 : -errno;
 }
+
+int lethefs_device_purge(int device, uint64_t node) { return invalidate(device, node, 0); }
+
+// A negative offset: the attributes alone.
+int lethefs_device_knows(int device, uint64_t node) { return invalidate(device, node, -1); }
 
 int lethefs_device_expire_names(int device) {
     // FUSE_NOTIFY_INC_EPOCH of <linux/fuse.h>, which Debian's headers do not have yet.

@@ -31,13 +31,16 @@ static void unlock_arenas(void) {
 
 // madvise(MADV_DONTNEED), by which malloc_trim(3) gives pages back, fails on locked memory. So the arenas are unlocked for that moment, some
 // milliseconds; keys lie in mappings of their own, which stay locked.
-void linux_trim_heap(void) {
+int linux_trim_heap(void) {
     if (all_is_locked) unlock_arenas();
     malloc_trim(0);
-    if (all_is_locked) linux_lock_all_memory();
+    return all_is_locked ? linux_lock_all_memory() : 0;
 }
 
-size_t linux_heap_in_use(void) { return mallinfo2().uordblks; }
+size_t linux_heap_in_use(void) {
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
 
 size_t linux_resident_anonymous(void) {
     FILE *statm = fopen("/proc/self/statm", "re");

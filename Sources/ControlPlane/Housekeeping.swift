@@ -10,8 +10,8 @@ package final class Housekeeping: Sendable {
     private static let quietLooks = 20
     /// A listing ends after one to two times so many looks: ten to twenty seconds.
     private static let listingLooks = 20
-    /// The heap is trimmed at most once in so many looks: two seconds.
-    private static let looksBetweenTrims = 4
+    /// After each so many looks one at the heap: two seconds.
+    private static let heapLooks = 4
     /// So many bytes that lie free in memory are worth a trim.
     private static let worthTrimming = 16 << 20
 
@@ -22,9 +22,9 @@ package final class Housekeeping: Sendable {
 
     package func start() {
         Thread.detach { [self] in
-            var (uses, quiet) = (0, 0)
+            var (uses, quiet, looks) = (0, 0, 0)
             var heap = HeapExcess()
-            var (sinceTrim, looks) = (0, 0)
+            var mayTrim = true
             while !stopped.load(ordering: .acquiring) {
                 usleep(Self.intervalMicroseconds)
                 looks += 1
@@ -32,17 +32,17 @@ package final class Housekeeping: Sendable {
                 let before = uses
                 uses = volume.buffers.uses
                 quiet = uses == before ? quiet + 1 : 0
-                sinceTrim += 1
                 var trims = false
                 if quiet == Self.quietLooks {
                     quiet = 0
                     trims = volume.buffers.shrink()
                 }
-                if sinceTrim >= Self.looksBetweenTrims, heap.bytes >= Self.worthTrimming { trims = true }
-                guard trims else { continue }
-                linux_trim_heap()
+                // Counting takes a look at all that is free, while nobody is given any.
+                if looks % Self.heapLooks == 0, heap.bytes() >= Self.worthTrimming { trims = true }
+                guard trims, mayTrim else { continue }
+                // Where the heap cannot be locked again, it is not unlocked a second time.
+                mayTrim = linux_trim_heap() == 0
                 heap = HeapExcess()
-                sinceTrim = 0
             }
         }
     }

@@ -62,14 +62,19 @@ struct Revocation {
         zone.close(reason)
         // What came in between is known now, and nothing comes after.
         let last = volume.retainInodes(of: zone.id)
-        let nodes = last.map(\.node)
+        let nodes = Self.nodes(last)
         let openFiles = volume.openCount(last)
         let isWiped =
             Deadline.run(seconds: Self.purgeSeconds, late: { volume.release(last) }) {
                 volume.forgetKeys(of: last)
             } != nil
         let closed = elapsed()
-        let isPurged = Deadline.run(seconds: Self.purgeSeconds) { kernel.purge(nodes) } != nil
+        let isPurged =
+            Deadline.run(seconds: Self.purgeSeconds) {
+                // What a lookup under way has given the kernel since the drain.
+                _ = kernel.expireNames()
+                return kernel.purge(nodes)
+            } ?? false
         let purged = elapsed()
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
@@ -95,16 +100,21 @@ struct Revocation {
         defer { volume.release(inodes) }
         kernel.invalidateAttributes(inodes.map(\.node))
         // What nobody writes to goes at once; the rest when it is stored.
-        kernel.purge(volume.clean(inodes).map(\.node))
+        kernel.purge(Self.nodes(volume.clean(inodes)))
         let flushed = flush(root)
-        kernel.purge(inodes.map(\.node))
+        kernel.purge(Self.nodes(inodes))
         // What was under way may have been added meanwhile.
         let all = volume.retainInodes(of: zone)
         defer { volume.release(all) }
-        kernel.purge(all.map(\.node))
+        kernel.purge(Self.nodes(all))
         expireNames(all)
         volume.settle(all)
         return flushed
+    }
+
+    /// Directories last: at those a program can hold the kernel up.
+    private static func nodes(_ inodes: [Inode]) -> [UInt64] {
+        inodes.filter { $0.kind != .directory }.map(\.node) + inodes.filter { $0.kind == .directory }.map(\.node)
     }
 
     private static func words(_ outcome: Int32??) -> String {

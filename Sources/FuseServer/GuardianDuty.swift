@@ -149,9 +149,9 @@ package struct GuardianDuty {
             file = linux_open("/sys/fs/fuse/connections/\(connection)/abort", O_WRONLY | O_CLOEXEC, 0)
         }
         defer { if file >= 0 { close(file) } }
-        // The root has no pages, so nothing can hold this up. That the mount is there now tells, too, that the file opened before is its own:
+        // No page is asked for, so nothing can hold this up. That the mount is there now tells, too, that the file opened before is its own:
         // the number is given to another mount once this one is gone.
-        guard lethefs_device_purge(Self.device, Self.rootNode) == 0 else { return .mountIsGone }
+        guard lethefs_device_knows(Self.device, Self.rootNode) == 0 else { return .mountIsGone }
         if file >= 0, write(file, "1", 1) == 1 { return .aborted }
         refuseRequests()
         return .refusing
@@ -171,9 +171,13 @@ package struct GuardianDuty {
         let address: UnsafeMutableRawPointer
     }
 
-    /// Every page, mapping, attribute and name goes. The nodes that the kernel knew.
+    /// Every page, mapping, attribute, listing and name goes. The nodes that the kernel knew.
     private func purge(_ page: GuardianPage) -> Int {
         _ = lethefs_device_expire_names(Self.device)
-        return NodePurge(highest: page.highestNode.value).run(Self.device)
+        let outcome = NodePurge(highest: page.highestNode.value).run(Self.device)
+        if outcome.left > 0 {
+            report("guardian: a program holds the kernel up; \(outcome.left) nodes are not purged yet: \(mountPoint)")
+        }
+        return outcome.known
     }
 }

@@ -26,5 +26,10 @@ struct JoinedThread {
         return JoinedThread(thread: thread)
     }
 
+    /// Nobody waits for it.
+    static func detach(_ body: @escaping @Sendable () -> Void) {
+        if let started = start(body) { pthread_detach(started.thread) }
+    }
+
     func join() { pthread_join(thread, nil) }
 }

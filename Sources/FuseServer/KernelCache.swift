@@ -12,17 +12,13 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
     // libfuse guards its session. `end` waits for every caller before the session goes.
     private let session: OpaquePointer
     private let callers = Mutex<(count: Int, ended: Bool)>((0, false))
-    private static let threads = 4
-    /// Nodes that a thread takes at a time; fewer are not worth a second thread.
-    private static let share = 2048
-
     init(_ session: OpaquePointer) { self.session = session }
 
     package func invalidateAttributes(_ nodes: [UInt64]) {
-        spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, -1, 0) }
+        _ = spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, -1, 0) }
     }
 
-    package func purge(_ nodes: [UInt64]) {
+    package func purge(_ nodes: [UInt64]) -> Bool {
         spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0) }
     }
 
@@ -77,28 +73,14 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
         let pointer: OpaquePointer
     }
 
-    private func spread(_ nodes: [UInt64], _ body: @escaping @Sendable (OpaquePointer, UInt64) -> Void) {
-        guard enter() else { return }
-        defer { leave() }
-        guard nodes.count > Self.share else {
-            for node in nodes { body(session, node) }
-            return
-        }
+    /// True when it was done for all. Each call counts as a caller of its own: one that hangs goes on when the others are done.
+    private func spread(_ nodes: [UInt64], _ body: @escaping @Sendable (OpaquePointer, UInt64) -> Void) -> Bool {
         let session = Session(pointer: session)
-        let next = Counter()
-        let group = (0..<Self.threads).map { _ in
-            JoinedThread.start {
-                while true {
-                    let start = next.value.add(Self.share, ordering: .relaxed).oldValue
-                    guard start < nodes.count else { return }
-                    for node in nodes[start..<min(start + Self.share, nodes.count)] { body(session.pointer, node) }
-                }
-            }
+        let work = NodeWork(nodes.count) { [self] index in
+            guard enter() else { return }
+            defer { leave() }
+            body(session.pointer, nodes[index])
         }
-        for worker in group { worker?.join() }
-    }
-
-    private final class Counter: Sendable {
-        let value = Atomic<Int>(0)
+        return work.run() == 0
     }
 }

@@ -101,10 +101,14 @@ package final class MountSession: @unchecked Sendable {
         if result == 0 { result = served }
         fuse_remove_signal_handlers(session)
         // Nobody serves any more: a purge that waits for a request would wait for ever.
-        if !kernelCache.end(withinSeconds: 1) { connection?.abort() }
-        while !kernelCache.end(withinSeconds: 1) {}
+        var isIdle = kernelCache.end(withinSeconds: 1)
+        if !isIdle {
+            connection?.abort()
+            isIdle = kernelCache.end(withinSeconds: 20)
+        }
         fuse_session_unmount(session)
-        fuse_session_destroy(session)
+        // A thread that a program holds up in the kernel (`NodeWork`) has it as long as the process lives.
+        if isIdle { fuse_session_destroy(session) }
         if result < 0 { throw .loopFailed(Errno(-result)) }
     }
 }

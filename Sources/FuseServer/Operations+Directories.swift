@@ -44,20 +44,28 @@ extension FileSystem {
         let (pointer, reader) = (request.pointer, request.context.pid)
         let directory = inode(node)
         var used = 0
-        do {
-            try volume.readDirectory(directory, from: Int64(offset), for: reader) { (item) throws(Errno) in
-                let room = size - used
-                let needed =
-                    plus
-                    ? try self.addPlus(pointer, output + used, room, directory, item)
-                    : self.add(pointer, output + used, room, item)
-                guard needed <= room else { return false }
-                used += needed
-                return true
+        var given: [Inode] = []
+        do throws(Errno) {
+            do throws(Errno) {
+                try volume.readDirectory(directory, from: Int64(offset), for: reader) { (item) throws(Errno) in
+                    let room = size - used
+                    let needed =
+                        plus
+                        ? try self.addPlus(pointer, output + used, room, directory, item, &given)
+                        : self.add(pointer, output + used, room, item)
+                    guard needed <= room else { return false }
+                    used += needed
+                    return true
+                }
+            } catch {
+                // What was read before the error is given first; the next call meets the error again.
+                if used == 0 { throw error }
             }
+            try volume.mayGive(directory)
         } catch {
-            // What was read before the error is given first; the next call meets the error again.
-            if used == 0 { return request.reply(error) }
+            linux_explicit_bzero(output, used)
+            for inode in given { volume.forget(inode, count: 1) }
+            return request.reply(error)
         }
         request.reply(bytes: UnsafeRawBufferPointer(start: output, count: used))
     }
@@ -74,7 +82,7 @@ extension FileSystem {
     /// 0 for an entry that has gone since the record was read.
     private func addPlus(
         _ request: fuse_req_t, _ output: UnsafeMutablePointer<CChar>, _ room: Int, _ directory: Inode,
-        _ item: DirectoryStream.Item
+        _ item: DirectoryStream.Item, _ given: inout [Inode]
     ) throws(Errno) -> Int {
         // The kernel looks "." and ".." up for itself.
         guard !item.isDot, !item.isLate else { return addBare(request, output, room, item) }
@@ -87,7 +95,7 @@ extension FileSystem {
         guard let entry else { return 0 }
         var parameters = parameters(entry)
         let needed = fuse_add_direntry_plus(request, output, room, Self.text(item), &parameters, off_t(item.next))
-        if needed > room { volume.forget(entry.inode, count: 1) }
+        if needed > room { volume.forget(entry.inode, count: 1) } else { given.append(entry.inode) }
         return needed
     }
 

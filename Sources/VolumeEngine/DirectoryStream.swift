@@ -7,7 +7,8 @@ package final class DirectoryStream: @unchecked Sendable {
     package let inode: Inode
     /// Behind the last entry that was given: where a program goes on.
     private(set) var offset: Int64
-    private let volume: Volume
+    // A volume keeps streams.
+    private unowned let volume: Volume
     private let descriptor: Descriptor
     private let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
     private var used = 0
@@ -51,6 +52,12 @@ package final class DirectoryStream: @unchecked Sendable {
             guard try give(record, handle, body) else { return }
             position = pending
         }
+    }
+
+    /// Forgets what has been read and not given: it may be older than the reader who goes on.
+    func rewind() throws(Errno) {
+        try Lower.seekDirectory(descriptor, to: offset)
+        (used, position) = (0, 0)
     }
 
     /// The record at `position`, which stays there until it is taken.
@@ -116,18 +123,20 @@ extension Volume {
         return DirectoryStream(inode, volume: self, descriptor: descriptor, offset: start)
     }
 
-    /// What getdents(2) does: calls `body` for the entries from `start` on until it returns false; then that entry is given again next time. Whoever has
-    /// read comes back for more, if only to learn that there is none, so what is at hand is kept for `reader`, the thread that asks.
+    /// What getdents(2) does: calls `body` for the entries from `start` on until it returns false; then that entry is given again next time. Whoever
+    /// has read comes back for more, if only to learn that there is none, so what is at hand is kept for `reader`, the thread that asks.
+    ///
+    /// Before the names leave, `mayGive` is asked.
     package func readDirectory(
         _ inode: Inode, from start: Int64, for reader: pid_t,
         _ body: (DirectoryStream.Item) throws(Errno) -> Bool
     ) throws(Errno) {
         _ = try admitted(inode)
         let stream: DirectoryStream
-        if let left = listings.take(inode, at: start, for: reader) {
+        if let left = try listings.take(inode, at: start, for: reader) {
             stream = left
         } else {
-            stream = try openDirectory(inode, from: start)
+            stream = try openToList(inode, from: start)
         }
         var isAtEnd = true
         try stream.read { (item) throws(Errno) in
@@ -136,6 +145,18 @@ extension Volume {
         }
         if !isAtEnd { listings.keep(stream, for: reader) }
     }
+
+    /// Those that nobody reads just now are no reason to refuse another one.
+    private func openToList(_ inode: Inode, from start: Int64) throws(Errno) -> DirectoryStream {
+        do throws(Errno) { return try openDirectory(inode, from: start) } catch {
+            guard error == .tooManyOpenFiles else { throw error }
+            listings.end()
+            return try openDirectory(inode, from: start)
+        }
+    }
+
+    /// The gate again, before names that were read leave. Nothing comes after a revocation.
+    package func mayGive(_ directory: Inode) throws(Errno) { _ = try admitted(directory) }
 
     /// The inode of an entry with one more reference, and its attributes; `nil` when it has gone meanwhile.
     package func entry(_ item: DirectoryStream.Item, in directory: Inode) throws(Errno) -> Entry? {
@@ -148,19 +169,29 @@ extension Volume {
         }
     }
 
-    /// fsync(2) of a directory.
+    /// fsync(2) of a directory: no key is needed for that, and programs that hold all the descriptors that they may are no reason to fail.
     package func syncDirectory(_ inode: Inode, dataOnly: Bool) throws(Errno) {
-        try admit(inode)
-        try Lower.sync(try openListable(inode), dataOnly: dataOnly)
+        let descriptor = try openListable(inode, for: .daemon)
+        do throws(Errno) { try Lower.sync(descriptor, dataOnly: dataOnly) } catch {
+            noteLostFlush([])
+            throw error
+        }
     }
 
-    /// The kernel has checked the program's access when it opened the directory: the mode may be another now.
-    private func openListable(_ inode: Inode) throws(Errno) -> Descriptor {
+    /// By what is at hand: whatever lies above may keep a plain user out by now. The kernel has checked the program's access when it
+    /// opened the directory.
+    private func openListable(
+        _ inode: Inode, for purpose: DescriptorBudget.Purpose = .programs
+    ) throws(Errno) -> Descriptor {
         let flags = O_RDONLY | O_DIRECTORY
-        do throws(Errno) { return try open(inode, flags: flags) } catch {
-            guard error == .access, !isPrivileged, let opened = try openAgainstMode(inode, flags: flags) else {
-                throw error
-            }
+        let (handle, pinned) = inode.state.withLock { ($0.handle, $0.pinned) }
+        guard let node = pinned ?? handle?.descriptor else { return try open(inode, flags: flags) }
+        if isPrivileged { return try Lower.open(node, ".", flags: flags, for: purpose) }
+        do throws(Errno) { return try Lower.open(path: node.procPath, flags: flags, for: purpose) } catch {
+            guard error == .access else { throw error }
+        }
+        return try gate(inode).lock.withLock { (_) throws(Errno) in
+            guard let opened = try openAgainstMode(node, flags: flags) else { throw .access }
             return opened
         }
     }

@@ -12,9 +12,15 @@ extension Volume {
     /// Finds `name` in a directory. The entry's inode carries one more reference, which `forget` gives back.
     package func lookUp(_ parent: Inode, _ name: UnsafeRawBufferPointer) throws(Errno) -> Entry {
         let handle = try admitted(parent)
-        return try handle.withLowerName(name) { (lower) throws(Errno) in
+        let entry = try handle.withLowerName(name) { (lower) throws(Errno) in
             try adopt(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
         }
+        // The gate again: a revocation may have come while the lower storage took its time.
+        do throws(Errno) { _ = try keys(handle.zone) } catch {
+            table.release(entry.inode)
+            throw error
+        }
+        return entry
     }
 
     /// Gives back `count` references that the kernel held.

@@ -82,7 +82,7 @@ extension Volume {
                 return (opened.descriptor, true, opened.attributes)
             } catch {
                 if forWriting || mayStoreBesides, error == .access, !isPrivileged,
-                    let opened = try openAgainstMode(inode, flags: O_RDWR)
+                    let opened = try openAgainstMode(try open(inode, flags: Int32(LINUX_O_PATH)), flags: O_RDWR)
                 {
                     return (opened, true, nil)
                 }
@@ -97,9 +97,9 @@ extension Volume {
             let opened = try openSeen(inode, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
             return (opened.descriptor, false, opened.attributes)
         } catch {
-            guard error == .access, !isPrivileged, let opened = try openAgainstMode(inode, flags: O_RDONLY) else {
-                throw error
-            }
+            guard error == .access, !isPrivileged else { throw error }
+            let node = try open(inode, flags: Int32(LINUX_O_PATH))
+            guard let opened = try openAgainstMode(node, flags: O_RDONLY) else { throw error }
             return (opened, false, nil)
         }
     }
@@ -108,9 +108,8 @@ extension Volume {
     private var mayStoreBesides: Bool { trees != nil || hasPlaces || isAfterCrash || isDirty }
 
     /// A plain user's own file or directory whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
-    /// access already, so the mode is lifted for the moment of opening.
-    func openAgainstMode(_ inode: Inode, flags: Int32) throws(Errno) -> Descriptor? {
-        let node = try open(inode, flags: Int32(LINUX_O_PATH))
+    /// access already, so the mode is lifted for the moment of opening. The caller holds the gate: two at once would take the lifted mode for its own.
+    func openAgainstMode(_ node: Descriptor, flags: Int32) throws(Errno) -> Descriptor? {
         let info = try Lower.stat(node)
         guard info.st_uid == geteuid() else { return nil }
         try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o600)

@@ -50,7 +50,7 @@ package final class Volume: Sendable {
     let trees: TreeTable?
     let aead: AEADPool
     package let buffers = BufferPool()
-    package let listings = Listings()
+    package let listings: Listings
     package let rootInode: Inode
     /// Descriptors kept, in the life of this mount, of files that lost a name and have others.
     let pins = KeptPins()
@@ -103,6 +103,7 @@ package final class Volume: Sendable {
         self.zones = ZoneTable(zones)
         table = InodeTable(sharedHighest: options.sharedHighestNode)
         handles = HandleCache(capacity: options.handleCapacity)
+        listings = Listings(capacity: min(64, max(1, options.handleCapacity / 8)))
         gates = (0..<256).map { _ in Gate() }
         trees =
             description.features.contains(.pageTree)

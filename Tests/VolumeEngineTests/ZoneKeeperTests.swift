@@ -24,7 +24,7 @@ import VolumeFormat
 
     private struct NoKernel: KernelCaching {
         func invalidateAttributes(_ nodes: [UInt64]) {}
-        func purge(_ nodes: [UInt64]) {}
+        func purge(_ nodes: [UInt64]) -> Bool { true }
         func wipeRequests() -> Bool { true }
         func expireNames() -> Bool { true }
         func forget(_ name: [UInt8], in parent: UInt64) {}

@@ -63,6 +63,8 @@ int lethefs_notify_increment_epoch(struct fuse_session *session);
 ///
 /// FUSE_NOTIFY_INVAL_INODE of all pages of a node. Returns 0, or a negative errno: -ENOENT where the kernel does not know the node.
 int lethefs_device_purge(int device, uint64_t node);
+/// Whether the kernel knows a node, without touching its pages: the same returns.
+int lethefs_device_knows(int device, uint64_t node);
 /// FUSE_NOTIFY_INC_EPOCH. Returns 0, or a negative errno.
 int lethefs_device_expire_names(int device);
 /// This process and its threads-to-be go before all others that have no real-time priority; root may ask for it.

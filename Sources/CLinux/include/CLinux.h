@@ -81,8 +81,9 @@ static inline int linux_set_nofile_limit(const struct rlimit *limit) { return se
 static inline int linux_set_core_limit(const struct rlimit *limit) { return setrlimit(RLIMIT_CORE, limit); }
 /// Two arenas, so that what one thread frees is near what another one needs, and memory can be given back.
 static inline void linux_bound_heap(void) { mallopt(M_ARENA_MAX, 2); }
-/// Gives free memory of the heap back to the system, also where all memory is locked.
-void linux_trim_heap(void);
+/// Gives free memory of the heap back to the system, also where all memory is locked. -1 and errno where it cannot be locked again: more
+/// is mapped than may be locked.
+int linux_trim_heap(void);
 /// Bytes that malloc(3) has given out and not been given back.
 size_t linux_heap_in_use(void);
 /// Bytes of no file that are in memory (proc_pid_statm(5)); 0 where that cannot be read.
