@@ -54,7 +54,9 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ] + (withoutEncryption ? [] : ["CHeap"]),
-            swiftSettings: strict),
+            swiftSettings: strict,
+            // All functions are bound as the program starts: the table of them is read-only then, and no first call saves registers to a stack.
+            linkerSettings: [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "now"])]),
 
         // Reads lower trees for Tests/crashlab, with the engine and without FUSE.
         .executableTarget(

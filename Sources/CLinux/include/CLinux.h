@@ -54,11 +54,9 @@ static inline int linux_prctl(int option, unsigned long value) { return prctl(op
 static inline void linux_explicit_bzero(void *p, size_t n) { explicit_bzero(p, n); }
 /// What a request, or a whole thread, uses of its stack is less.
 enum { LINUX_STACK_USED = 64 << 10 };
-/// Wipes so many bytes of the stack that functions called by the caller have used.
-__attribute__((noinline, unused)) static void linux_wipe_stack(size_t bytes) {
-    unsigned char below[bytes];
-    explicit_bzero(below, bytes);
-}
+/// Wipes so many bytes of the stack that functions called by the caller have used, and the vector registers: what was copied last lies in them
+/// until something else does, and whatever saves them (the dynamic linker at a function's first call, a signal) puts it on a stack.
+void linux_wipe_stack(size_t bytes);
 /// Tells the processor that the thread looks at memory until another one changes it.
 static inline void linux_pause(void) {
 #if defined(__x86_64__)
