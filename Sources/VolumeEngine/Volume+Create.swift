@@ -170,8 +170,10 @@ extension Volume {
     ) throws(Errno) -> Entry {
         try placing.reading { () throws(Errno) in
             let handle = try admitted(parent)
+            let zone = zone ?? handle.zone
+            guard zone == handle.zone || !shredding.contains(handle.zone) else { throw .busy }
             return try keyUse.reading { () throws(Errno) in
-                try makeDirectory(handle, parent, name, mode, who, zone ?? handle.zone)
+                try makeDirectory(handle, parent, name, mode, who, zone)
             }
         }
     }

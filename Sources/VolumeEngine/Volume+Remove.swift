@@ -24,6 +24,7 @@ extension Volume {
     ) throws(Errno) {
         // A directory has one name, whatever its links count.
         let isLast = info.st_nlink == 1 || Inode.Kind(mode: info.st_mode) == .directory
+        if Inode.Kind(mode: info.st_mode) == .directory { try refuseUnshredded(info, handle, name) }
         var tail: String?
         if isLast, Inode.Kind(mode: info.st_mode) == .symbolicLink, info.st_size == LinkEncoding.maximumTarget {
             tail = Self.tailID(try Lower.readLink(handle.descriptor, name))
@@ -40,6 +41,18 @@ extension Volume {
         if let listed { manifest?.forget(listed) }
         if isLast { forgetTree(info, listed, isKept: isKept) }
         removeLinkTail(tail)
+    }
+
+    /// While a zone is being shredded the roots of others leave it only if they are shredded with it: one that was moved into a tree
+    /// after it was looked which zones lie in there keeps the tree from being deleted as a whole.
+    private func refuseUnshredded(
+        _ info: stat, _ handle: DirectoryHandle, _ name: UnsafePointer<CChar>
+    ) throws(Errno) {
+        guard shredding.contains(handle.zone) else { return }
+        let directory = try Lower.open(handle.descriptor, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
+        // One that cannot be read has kept the shredding from beginning.
+        let (header, _) = try directoryHeader(directory, UInt64(info.st_ino), isRoot: false, isGone: { false })
+        guard header.zone == handle.zone || shredding.contains(header.zone) else { throw .busy }
     }
 
     /// Opens a file to read its header, whatever its mode: a plain user's own may keep even him out.

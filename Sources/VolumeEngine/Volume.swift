@@ -58,6 +58,7 @@ package final class Volume: Sendable {
     let moves = MoveLog()
     /// Trees that are on their way from one zone to another.
     let transitions = Transitions()
+    let shredding = ShreddedZones()
     /// Shared by those who put an entry into a directory; a directory changes its zone alone, so that none is made under the keys
     /// of the zone before. Outermost, before `keyUse`.
     let placing = RWLock()

@@ -36,6 +36,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     case incomplete(failed: UInt64, [String])
     /// A flush of the lower storage failed in this mount: no key is let go in it any more.
     case lostFlush
+    /// Files are being deleted in that zone to be shredded.
+    case shredding(ZoneID)
     /// A tree cannot go to another zone.
     case unassignable(VolumeMount.Unassignable)
     case cipher

@@ -32,6 +32,11 @@ extension VolumeMount {
             }
         }
         volume.transitions.set(noted)
+        let shredded = keyrings.withLock { keyrings in
+            keyrings.values.filter { $0.pending.contains { $0.kind == .shred && $0.flags.contains(.paused) } }.map(
+                \.zone)
+        }
+        volume.shredding.set(Set(shredded))
     }
 
     /// Looks whether a tree could go to another zone, and changes nothing. Returns the zone that it belongs to now.

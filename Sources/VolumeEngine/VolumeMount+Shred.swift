@@ -24,19 +24,46 @@ extension VolumeMount {
         if let version = keyring.unguardedKEKs.first { throw .unguarded(version) }
     }
 
+    /// Refuses where a zone made in that directory would lie in one in which files are being deleted to be shredded.
+    package func requireNotShredding(_ directory: Inode) throws(VolumeError) {
+        let zone: ZoneID
+        do throws(Errno) { zone = try volume.handle(directory).zone } catch {
+            throw .lower(error, "reading the directory")
+        }
+        if volume.shredding.contains(zone) { throw .shredding(zone) }
+    }
+
     /// Notes that a shredding has begun: if the process dies from here on, the next mount finishes it. Files are deleted after this.
-    package func beginShredding(_ zone: ZoneID) throws(VolumeError) {
+    /// Whatever zone is made in the zone later is refused, and whatever was made before is there to be seen when this returns.
+    ///
+    /// Returns the notes that this one takes the place of.
+    @discardableResult
+    package func beginShredding(_ zone: ZoneID) throws(VolumeError) -> [PendingWork] {
         try requireGuarded(zone)
+        var replaced: [PendingWork] = []
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
             // Its files' headers are wrapped by the KEKs of two zones, and one of them alone would be destroyed.
             guard !assignments.contains(where: { $0.zone == zone || $0.work.source == zone }) else {
                 throw .unassignable(.underWay)
             }
             // One that is not finished has its KEK already, and that wraps what is deleted from here on: this one includes it.
+            replaced = keyring.pending.filter { $0.kind == .shred }
             keyring.pending.removeAll { $0.kind == .shred }
             guard keyring.pending.count < PendingWork.maximumCount else { throw .keyring(.full) }
             keyring.pending.append(
                 PendingWork(.shred, version: keys.activeKEK.version, started: Volume.now, flags: [.paused]))
+            return keys
+        }
+        // Who was about to make a zone without knowing of it has done so.
+        volume.placing.writing {}
+        return replaced
+    }
+
+    /// Nothing was deleted: the note goes, and those that it took the place of are there again.
+    package func cancelShredding(_ zone: ZoneID, restoring replaced: [PendingWork]) throws(VolumeError) {
+        try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
+            keyring.pending.removeAll { $0.kind == .shred && $0.flags.contains(.paused) }
+            keyring.pending += replaced.prefix(max(0, PendingWork.maximumCount - keyring.pending.count))
             return keys
         }
     }

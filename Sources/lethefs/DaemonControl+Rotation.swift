@@ -18,9 +18,9 @@ extension ControlVerb {
     static let reencrypt = ControlVerb("reencrypt")
     /// zone, action: pause, resume, cancel
     static let reencryptSteer = ControlVerb("reencrypt-steer")
-    /// paths: JSON array. Notes the shredding; answers with the zones.
+    /// paths: JSON array; pid: of the command, which deletes then. Notes the shredding; answers with the zones.
     static let shredBegin = ControlVerb("shred-begin")
-    /// zone, request: JSON of what was deleted and by whom. After the files were deleted.
+    /// zone, pid, request: JSON of what was deleted and by whom. After the files were deleted.
     static let shredFinish = ControlVerb("shred-finish")
 }
 
@@ -28,6 +28,12 @@ extension DaemonServices {
     private static func zone(_ arguments: [String: String]) throws -> ZoneID {
         guard let number = UInt32(arguments["zone"] ?? "0") else { throw Failure(.invalid, "not a zone's number") }
         return ZoneID(rawValue: number)
+    }
+
+    /// The command that asks.
+    private static func process(_ arguments: [String: String]) throws -> Int32 {
+        guard let pid = Int32(arguments["pid"] ?? ""), pid > 0 else { throw Failure(.invalid, "not a process") }
+        return pid
     }
 
     func writable() throws {
@@ -69,14 +75,14 @@ extension DaemonServices {
         .shredBegin: { services, arguments in
             try services.writable()
             let paths = arguments["paths"].flatMap { try? JSONDecoder().decode([String].self, from: Data($0.utf8)) }
-            return try services.rotation.beginShredding(paths ?? [])
+            return try services.rotation.beginShredding(paths ?? [], by: process(arguments))
         },
         .shredFinish: { services, arguments in
             try services.writable()
             guard let data = arguments["request"].map({ Data($0.utf8) }),
                 let asked = try? JSONDecoder().decode(SanitizationCertificate.Asked.self, from: data)
             else { throw Failure(.invalid, "not a request to shred") }
-            return try services.rotation.finishShredding(zone(arguments), asked)
+            return try services.rotation.finishShredding(zone(arguments), asked, by: process(arguments))
         },
         .coverage: { services, arguments in
             try services.rotation.coverage(arguments["zone"] == nil ? nil : zone(arguments))

@@ -117,11 +117,19 @@ extension DaemonServices {
                 let parent = try volume.resolve(parentPath)
                 defer { volume.release([parent]) }
                 try requireAbsent(path)
+                try mount.requireNotShredding(parent)
                 let made = try addZone(arguments, at: path)
                 let text = Array(name.utf8)
-                let entry = try text.withUnsafeBytes { (bytes) throws(Errno) in
-                    try volume.makeDirectory(
-                        parent, bytes, mode: mode, Credentials(uid: uid, gid: gid), zone: made.keyring.zone)
+                let entry: Entry
+                do {
+                    entry = try text.withUnsafeBytes { (bytes) throws(Errno) in
+                        try volume.makeDirectory(
+                            parent, bytes, mode: mode, Credentials(uid: uid, gid: gid), zone: made.keyring.zone)
+                    }
+                } catch let error as Errno where error == .busy {
+                    // A shredding has begun meanwhile.
+                    try mount.requireNotShredding(parent)
+                    throw error
                 }
                 volume.release([entry.inode])
                 // The kernel may know that there was nothing of that name.

@@ -86,6 +86,13 @@ extension Failure {
                 meaning: "Everything else was; old keys stay, so nothing is lost. The first ones:\n    "
                     + texts.joined(separator: "\n    "),
                 remedy: "lethefs check  names what is damaged; then repeat the command")
+        case .shredding(let zone):
+            self.init(
+                .inUse, "files are being deleted in zone \(zone.rawValue) to be shredded",
+                meaning: "A zone that came in between would escape. Nothing was changed.",
+                remedy:
+                    "wait for it; where it was given up, repeat that lethefs shred, or unmount and mount: either ends it"
+            )
         case .unassignable(let reason): self.init(reason)
         case .tooManyZones:
             self.init(.invalid, "the volume has as many zones as it may", meaning: "Nothing was changed.")

@@ -55,10 +55,37 @@ extension Rotation {
         }
     }
 
-    func beginShredding(_ paths: [String]) throws -> Zones {
+    private func zones(of paths: [String]) throws -> Set<ZoneID> {
+        try paths.reduce(into: []) { $0.formUnion(try zones(of: $1)) }
+    }
+
+    /// Notes the shredding, for a command that deletes then: `process`. One at a time deletes in a zone.
+    func beginShredding(_ paths: [String], by process: Int32) throws -> Zones {
         guard !paths.isEmpty else { throw Failure(.invalid, "no paths") }
-        var zones: Set<ZoneID> = []
-        for path in paths { zones.formUnion(try self.zones(of: path)) }
+        let zones = try zones(of: paths)
+        try claim(zones, for: process)
+        do {
+            try requireNothingUnderWay(zones)
+            try reporting {
+                // One that was interrupted does not go on meanwhile: what is deleted after this is not its.
+                try sweeps.run(Array(zones), .shred) { _ in try note(zones, of: paths) }
+            }
+        } catch {
+            shreddings.giveBack(zones, of: process)
+            throw error
+        }
+        return Zones(zones: zones.map(\.rawValue).sorted())
+    }
+
+    private func claim(_ zones: Set<ZoneID>, for process: Int32) throws {
+        guard let (zone, other) = shreddings.take(zones, for: process) else { return }
+        throw Failure(
+            .inUse, "another shred (pid \(other)) deletes in zone \(zone.rawValue)",
+            meaning: "One at a time does, so that each certificate says what was its. Nothing was deleted.",
+            remedy: "wait for it and repeat the command; or name all paths in one")
+    }
+
+    private func requireNothingUnderWay(_ zones: Set<ZoneID>) throws {
         let moving = mount.assignments.first { zones.contains($0.zone) || $0.work.source.map(zones.contains) == true }
         if let moving {
             // Its files' headers are wrapped by the KEKs of two zones, and one of them alone would be destroyed.
@@ -69,18 +96,33 @@ extension Rotation {
         for zone in zones where sweeps.isRunning(zone) {
             throw Failure(.inUse, "a sweep is under way in zone \(zone.rawValue)", meaning: "Nothing was deleted.")
         }
-        try reporting {
-            // One that was interrupted does not go on meanwhile: what is deleted after this is not its.
-            try sweeps.run(Array(zones), .shred) { _ in
-                for zone in zones { try mount.requireGuarded(zone) }
-                for zone in zones { try mount.beginShredding(zone) }
-            }
-        }
-        return Zones(zones: zones.map(\.rawValue).sorted())
     }
 
-    func finishShredding(_ zone: ZoneID, _ asked: SanitizationCertificate.Asked) throws -> SignedCertificate {
+    /// From the notes on no zone is made in these, and no tree goes to another. What came before, since it was looked which there
+    /// are, is seen by looking again.
+    private func note(_ zones: Set<ZoneID>, of paths: [String]) throws {
+        for zone in zones { try mount.requireGuarded(zone) }
+        var replaced: [ZoneID: [PendingWork]] = [:]
+        do {
+            for zone in zones { replaced[zone] = try mount.beginShredding(zone) }
+            let more = try self.zones(of: paths).subtracting(zones)
+            guard more.isEmpty else {
+                throw Failure(
+                    .inUse, "a zone has come into what is to be shredded just now", meaning: "Nothing was deleted.",
+                    remedy: "repeat the command, which takes it along")
+            }
+        } catch {
+            for (zone, notes) in replaced { try? mount.cancelShredding(zone, restoring: notes) }
+            throw error
+        }
+    }
+
+    func finishShredding(
+        _ zone: ZoneID, _ asked: SanitizationCertificate.Asked, by process: Int32
+    ) throws -> SignedCertificate {
         guard mount.keyring(zone) != nil else { throw unknown(zone) }
+        try claim([zone], for: process)
+        defer { shreddings.giveBack([zone], of: process) }
         let start = SweepClock.now
         return try reporting {
             let shredded = try sweeps.run(zone, .shred) {

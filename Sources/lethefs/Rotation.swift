@@ -13,6 +13,8 @@ struct Rotation {
     let host: Host
     let lower: String
     let sweeps: Sweeps
+    /// Zones in which a command deletes what is to be shredded.
+    let shreddings = ZoneClaims()
     /// Of a mounted volume.
     var audit: AuditLog?
     /// For the log; never a secret or a plaintext name.
@@ -230,6 +232,8 @@ struct Rotation {
             for work in mount.keyring(zone)?.pending ?? [] {
                 guard !sweeps.isEnding else { return }
                 if work.flags.contains(.paused), !(orphans && work.kind == .shred) { continue }
+                // It is no orphan while its command deletes.
+                if work.kind == .shred, shreddings.isHeld(zone) { continue }
                 guard !sweeps.isRunning(zone), isReady(work) else { continue }
                 note("zone \(zone.rawValue): going on: \(Self.text(work))")
                 do { try reporting { try resume(zone, work) } } catch {

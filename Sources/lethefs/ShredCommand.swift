@@ -27,7 +27,8 @@ struct ShredCommand: ParsableCommand {
             let (record, inside) = try locate()
             let begun: Rotation.Zones
             let list = String(decoding: try JSONEncoder().encode(inside), as: UTF8.self)
-            begun = try DaemonClient.ask(record, .shredBegin, ["paths": list], timeoutSeconds: 7 * 24 * 3600)
+            begun = try DaemonClient.ask(
+                record, .shredBegin, ["paths": list, "pid": "\(getpid())"], timeoutSeconds: 7 * 24 * 3600)
             var deletion = Deletion()
             for path in paths { deletion.remove(path) }
             guard deletion.failures.isEmpty else {
@@ -44,7 +45,7 @@ struct ShredCommand: ParsableCommand {
             var certificates: [SignedCertificate] = []
             var failures: [Failure] = []
             for zone in begun.zones {
-                let request = ["zone": "\(zone)", "request": asked]
+                let request = ["zone": "\(zone)", "pid": "\(getpid())", "request": asked]
                 do {
                     certificates.append(
                         try DaemonClient.ask(record, .shredFinish, request, timeoutSeconds: 7 * 24 * 3600))
@@ -127,7 +128,14 @@ struct Deletion {
                 continue
             }
             if isListed {
-                if rmdir(current) == 0 { directories += 1 } else { fail(current) }
+                if rmdir(current) == 0 {
+                    directories += 1
+                } else {
+                    // The daemon refuses it for a zone that it has not looked for (see `ShreddedZones`).
+                    fail(
+                        current,
+                        linux_get_errno() == EBUSY ? "; a mount, or a zone that came into the tree meanwhile" : "")
+                }
                 continue
             }
             stack.append((current, true))
@@ -146,7 +154,7 @@ struct Deletion {
         bytes += UInt64(info.st_size)
     }
 
-    private mutating func fail(_ path: String) {
-        failures.append("\(path): \(String(cString: strerror(linux_get_errno())))")
+    private mutating func fail(_ path: String, _ why: String = "") {
+        failures.append("\(path): \(String(cString: strerror(linux_get_errno())))\(why)")
     }
 }

@@ -66,6 +66,75 @@ import VolumeFormat
         #expect(try finish(test).active.rawValue == 3)
     }
 
+    private func addZone(_ test: TestVolume) throws -> ZoneID {
+        let made = try test.mount.makeKeyring(policy: .anyOf, cmks: [test.cmk])
+        try test.mount.addZone(made.keyring, made.keys)
+        return made.keyring.zone
+    }
+
+    private func makeRoot(_ test: TestVolume, _ zone: ZoneID, _ name: String, in parent: Inode? = nil) throws(Errno) {
+        let (parent, volume) = (parent ?? test.top, test.volume)
+        _ = try test.named(Name(stringLiteral: name)) { (bytes) throws(Errno) in
+            try volume.makeDirectory(parent, bytes, mode: 0o755, TestVolume.root, zone: zone)
+        }
+    }
+
+    /// From the note on, and after a crash, until the files are deleted; other directories are made as ever.
+    @Test func noZoneIsMadeWhereFilesAreDeleted() throws {
+        let test = try TestVolume()
+        _ = try RewrapTests.fill(test)
+        let zone = try addZone(test)
+        #expect(try test.mount.beginShredding(.root) == [])
+        for _ in 0..<2 {
+            #expect(throws: Errno.busy) { try makeRoot(test, zone, "ward") }
+            #expect(throws: VolumeError.shredding(.root)) { try test.mount.requireNotShredding(test.top) }
+            test.volume.forget(try test.makeDirectory("plain"), count: 1)
+            try test.removeDirectory("plain")
+            try test.crash()
+        }
+        _ = try finish(test)
+        try test.mount.requireNotShredding(test.top)
+        try makeRoot(test, zone, "ward")
+        let ward = try test.lookUp("ward").inode
+        // The zone around it is no matter to what lies in this one.
+        try test.mount.beginShredding(.root)
+        try makeRoot(test, try addZone(test), "inner", in: ward)
+    }
+
+    /// It was not there when it was looked for zones, so its keys would stay: its tree is not deleted until they go, too.
+    @Test(arguments: [false, true]) func aZoneThatIsMovedIntoTheTree(isReplaced: Bool) throws {
+        let test = try TestVolume()
+        let zone = try addZone(test)
+        try makeRoot(test, zone, "ward")
+        let tree = try test.makeDirectory("tree")
+        try test.mount.beginShredding(.root)
+        try test.rename("ward", to: "ward", inside: tree)
+        func remove() throws(Errno) {
+            guard isReplaced else { return try test.removeDirectory("ward", in: tree) }
+            test.volume.forget(try test.makeDirectory("other"), count: 1)
+            defer { try? test.removeDirectory("other") }
+            try test.rename("other", to: "ward", inside: tree)
+        }
+        #expect(throws: Errno.busy) { try remove() }
+        #expect(try test.list(tree) == ["ward"])
+        try test.mount.beginShredding(zone)
+        try remove()
+    }
+
+    /// Nothing was deleted: what waited before waits again.
+    @Test func oneThatIsRefusedLeavesTheNotesOfBefore() throws {
+        let test = try TestVolume()
+        try test.mount.beginShredding(.root)
+        let before = test.mount.keyring(.root)?.pending
+        let replaced = try test.mount.beginShredding(.root)
+        #expect(replaced == before)
+        try test.mount.cancelShredding(.root, restoring: replaced)
+        #expect(test.mount.keyring(.root)?.pending == before)
+        try test.mount.cancelShredding(.root, restoring: [])
+        #expect(test.mount.keyring(.root)?.pending == [])
+        try makeRoot(test, try addZone(test), "ward")
+    }
+
     /// A version key that another node of the HSM still has: not once is it certified, neither by a repetition nor after a crash.
     @Test(arguments: [false, true]) func aFailedProofIsNotForgotten(crashes: Bool) throws {
         let test = try TestVolume()

@@ -1,14 +1,16 @@
 """Re-encryption and shredding on a real mount."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 
-from harness import equal, on_volume, run, wait_until
+from harness import equal, on_volume, raises, run, wait_until
 from rotation import answer, keks, sample, verify
 
 
@@ -260,6 +262,65 @@ def shredding_a_tree_that_holds_a_zone(volume):
     equal(states, {0: ["destroyed", "active"], 1: ["destroyed", "active"], 2: ["active"]}, "states")
     for path in ("beside/kept", "kept"):
         equal((top / path).read_bytes(), path.encode() * 100)
+    volume.unmount()
+    volume.check()
+
+
+def ask(volume, verb, **arguments):
+    """As a command does, over the daemon's socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        directory = os.open(volume.home / "run", os.O_RDONLY | os.O_DIRECTORY)
+        connection.connect(f"/proc/self/fd/{directory}/{volume.daemon}.sock")
+        os.close(directory)
+        connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
+        return json.loads(connection.makefile().readline())
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def while_a_command_deletes_nothing_escapes(volume):
+    """No zone comes into a tree that is being shredded, and one command at a time deletes in a zone; its end lets others in."""
+    volume.init().mount()
+    top = volume.mountpoint
+    (top / "tree/deep").mkdir(parents=True)
+    (top / "tree/secret").write_bytes(b"secret" * 100)
+    (top / "other").write_bytes(b"other")
+    volume.command("zone", "create", top / "ward")
+    (top / "ward/secret").write_bytes(b"ward" * 100)
+    with subprocess.Popen(["sleep", "600"]) as deleter:
+        try:
+            begun = ask(volume, "shred-begin", paths=json.dumps(["tree"]), pid=str(deleter.pid))
+            equal(begun, {"result": {"zones": [0]}}, "what it begins with")
+            for words, mention in (
+                    (("shred", top / "other"), f"another shred (pid {deleter.pid})"),
+                    (("shred", top / "tree/deep"), f"another shred (pid {deleter.pid})"),
+                    (("zone", "create", top / "tree/new"), "to be shredded"),
+                    (("zone", "create", top / "tree/deep/new"), "to be shredded"),
+                    (("zone", "assign", top / "tree/deep", "--zone", "1"), "shredding"),
+                    (("zone", "assign", top / "ward", "--zone", "0"), "shredding")):
+                refused = volume.command(*words, check=False)
+                equal(refused.returncode, 12, f"exit status of {words}: {refused.stderr}")
+                assert mention in refused.stderr, refused.stderr
+            equal(len(answer(volume, "zone", "list", top)), 2, "zones")
+            assert (top / "other").exists() and not (top / "tree/new").exists()
+            os.rename(top / "ward", top / "tree/ward")
+            (top / "tree/ward/secret").unlink()
+            raises(errno.EBUSY, os.rmdir, top / "tree/ward")
+            raises(errno.EBUSY, os.rmdir, top / "tree/ward")
+        finally:
+            deleter.kill()
+    certificates = answer(volume, "shred", top / "tree")
+    equal([key["zone"] for signed in certificates for key in signed["certificate"]["keys"]], [0, 1], "zones")
+    assert not (top / "tree").exists()
+    equal((top / "other").read_bytes(), b"other")
+    volume.command("zone", "create", top / "new")
+    # What a killed daemon leaves is finished by the next one, which then lets zones in.
+    with subprocess.Popen(["sleep", "600"]) as deleter:
+        ask(volume, "shred-begin", paths=json.dumps(["other"]), pid=str(deleter.pid))
+        volume.kill()
+        volume.mount()
+        wait_until(lambda: not zone(volume, top)["pending"])
+        volume.command("zone", "create", top / "newer")
+        deleter.kill()
     volume.unmount()
     volume.check()
 
