@@ -297,8 +297,10 @@ extension VolumeMount {
 
     /// Other CMKs for a zone: every KEK is wrapped under them, and the version keys beside the old ones are destroyed. The old CMKs
     /// themselves stay where they are, deactivated in the keyring. Returns how many version keys were destroyed.
+    ///
+    /// `onReplaced` is called when the keyring is stored: the new CMKs hold, whatever comes of the old ones' version keys.
     package func replaceCMKs(
-        _ zone: ZoneID, with cmks: [any CustomerMasterKey], editing: KeyringEditing
+        _ zone: ZoneID, with cmks: [any CustomerMasterKey], editing: KeyringEditing, onReplaced: () -> Void = {}
     ) throws(VolumeError) -> Int {
         try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
             let now = Volume.now
@@ -309,6 +311,7 @@ extension VolumeMount {
             }
             return (keys, ())
         }
+        onReplaced()
         return try purge(zone, editing: editing)
     }
 }

@@ -151,18 +151,43 @@ struct Rotation {
         for uri in kept { roots.add(uri) }
         return try reporting {
             let destroyed = try sweeps.run(zone, .keys) { _ in
-                try mount.replaceCMKs(zone, with: cmks, editing: editing)
+                var isReplaced = false
+                do {
+                    return try mount.replaceCMKs(zone, with: cmks, editing: editing) {
+                        isReplaced = true
+                        recordRotation(zone, cmks)
+                    }
+                } catch let error as VolumeError where isReplaced { throw recordLeftKeys(zone, error) }
             }
-            note("zone \(zone.rawValue): KEKs wrapped by another CMK")
-            audit?.append(.cmkRotated, zone: zone, ["cmk": cmks.first?.uri ?? ""])
-            // The root zone's CMK has the key that signs the log beside it.
-            if zone == .root, let signer = try? cmks.first?.signer(creating: true) { audit?.use(signer) }
             var report = try report(zone)
             report.newCMK = true
             report.versionKeysDestroyed = destroyed
             report.seconds = SweepClock.now - start
             return report
         }
+    }
+
+    /// The new CMKs hold: the keyring that says so is stored.
+    private func recordRotation(_ zone: ZoneID, _ cmks: [any CustomerMasterKey]) {
+        note("zone \(zone.rawValue): KEKs wrapped by another CMK")
+        audit?.append(.cmkRotated, zone: zone, ["cmk": cmks.first?.uri ?? ""])
+        // The root zone's CMK has the key that signs the log beside it.
+        if zone == .root, let signer = try? cmks.first?.signer(creating: true) { audit?.use(signer) }
+    }
+
+    /// The owner of an old CMK did not destroy the version keys beside it; what is to be said of that.
+    private func recordLeftKeys(_ zone: ZoneID, _ error: VolumeError) -> Failure {
+        var failure = Failure(error, lower: lower)
+        failure.meaning =
+            "The CMK is rotated. Version keys beside the old one are left, with which old copies of the keyring still open."
+        failure.remedy =
+            "see that the old CMK's token answers; a mounted volume tries again by itself, as  lethefs coverage  shows"
+        note("zone \(zone.rawValue): version keys beside the CMK of before are left: \(failure.what)")
+        guard case .keyring(.root(let answer, let uri)) = error else { return failure }
+        audit?.append(
+            .cmkChangeFailed, zone: zone,
+            ["cmk": uri, "asked": "version-keys-destroyed", "state": "unknown", "answer": answer.detail])
+        return failure
     }
 
     /// New DEKs for a zone, or for one directory or file in it; every byte under an old one is encrypted again.

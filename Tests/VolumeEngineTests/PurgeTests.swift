@@ -16,7 +16,11 @@ import VolumeFormat
         let editing = KeyringEditing(resolve: resolver([former, used, next]))
         // The purge of this rotation does not come to its end.
         former.onDestroying { () throws(RootError) in throw RootError(.timedOut, "test") }
-        #expect(throws: VolumeError.self) { _ = try test.mount.replaceCMKs(.root, with: [used], editing: editing) }
+        var replaced = 0
+        #expect(throws: VolumeError.self) {
+            _ = try test.mount.replaceCMKs(.root, with: [used], editing: editing) { replaced += 1 }
+        }
+        #expect(replaced == 1, "the keyring is stored all the same")
         let mount = test.mount
         former.onDestroying { () throws(RootError) in
             former.onDestroying(nil)

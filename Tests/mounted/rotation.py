@@ -138,7 +138,13 @@ def a_former_cmk_that_this_host_does_not_know(volume):
     before.fail("C_DestroyObject", CKR_DEVICE_ERROR, 1_000_000)
     old = volume.root / "keyring-before"
     shutil.copytree(volume.lower / ".lethefs", old)
-    assert volume.command("cmk", "rotate", volume.mountpoint, "--root", after.uri, check=False).returncode != 0
+    refused = volume.command("cmk", "rotate", volume.mountpoint, "--root", after.uri, check=False)
+    assert refused.returncode != 0 and "The CMK is rotated" in refused.stderr, refused
+    told = [json.loads(line) for line in volume.command("audit", "show", volume.mountpoint, "--json").stdout.splitlines()]
+    told = [record for record in told if record["kind"] in ("cmk-rotated", "cmk-change-failed")]
+    equal([record["kind"] for record in told], ["cmk-rotated", "cmk-change-failed"], "records")
+    assert "token=after" in told[0]["fields"]["cmk"] and "token=before" in told[1]["fields"]["cmk"], told
+    equal((told[1]["fields"]["asked"], told[1]["zone"]), ("version-keys-destroyed", 0), "what was not done")
     volume.unmount()
     before.fail("C_DestroyObject", CKR_DEVICE_ERROR, 0)
 
