@@ -160,6 +160,7 @@ extension AuditLog {
                     "canary-milliseconds": "\(report.canaryMilliseconds)", "canary": report.canary,
                     "inodes": "\(report.inodes)", "open-files": "\(report.openFiles)",
                     "drained": report.isDrained ? "yes" : "no", "complete": report.isComplete ? "yes" : "no",
+                    "requests-wiped": report.areRequestsWiped ? "yes" : "no",
                 ])
         case .restored(let zone, let seconds):
             post(.restored, zone: zone, ["closed-seconds": "\((seconds * 1000).rounded() / 1000)"])

@@ -77,6 +77,7 @@ def mounts_leave_records(volume):
     revoked = records(volume, "--kind", "revoked")[0]
     equal(revoked["fields"]["canary"], "refused")
     assert float(revoked["fields"]["purged-milliseconds"]) > 0, revoked
+    equal((revoked["fields"]["complete"], revoked["fields"]["requests-wiped"]), ("yes", "yes"))
     volume.unmount()
     told = verified(volume)
     found = kinds(volume)
