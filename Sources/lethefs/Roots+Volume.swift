@@ -4,17 +4,30 @@ import VolumeFormat
 
 /// The roots of one volume.
 extension Roots {
-    /// Those given, or else those that this host remembers; `nil` where there are none.
+    /// Those given, and those that this host remembers of CMKs that none of them stands for: other zones' and former ones. `nil` where
+    /// there are none.
     static func of(_ files: VolumeFiles, given: [String], _ record: Host.VolumeRecord?) throws -> Roots? {
-        let trusted = given.isEmpty ? record?.roots ?? [] : given
+        let remembered = Roots(trusted: record?.roots ?? [], names: record?.names ?? [:])
+        let trusted = given.isEmpty ? remembered.trusted : given
         guard let first = trusted.first else { return nil }
-        let roots = Roots(trusted: trusted, names: record?.names ?? [:])
-        guard trusted.count == 1 else { return roots }
+        let roots = Roots(trusted: trusted, names: remembered.names)
+        guard trusted.count == 1 || !given.isEmpty else { return roots }
         let keyrings = try files.zoneIDs().map { try files.keyring($0) }
-        do throws(KeyringError) { return try roots.bound(to: keyrings) } catch {
+        do throws(KeyringError) { return try roots.bound(to: keyrings).adding(remembered, to: keyrings) } catch {
             guard case .root(let answer, _) = error else { throw VolumeError.keyring(error) }
             throw Failure(answer, uri: withoutPIN(first))
         }
+    }
+
+    /// Together with those of before that stand for a CMK that none of these does, or for none that the keyrings name. The others have
+    /// given way: the token, its library or its PIN's file has moved.
+    func adding(_ before: Roots, to keyrings: [ZoneKeyring]) -> Roots {
+        let named = keyrings.flatMap { $0.cmks.map(\.uri) }
+        let kept = before.trusted.filter { root in
+            let itsOwn = named.filter { before.match($0) == root }
+            return !trusted.contains(root) && (itsOwn.isEmpty || itsOwn.contains { match($0) == nil })
+        }
+        return Roots(trusted: trusted + kept, names: names.merging(before.names.filter { match($0.key) == nil }) { $1 })
     }
 
     /// With a single trusted URI that means none of the CMKs in use, it is found out once which of them it is: the only one there is, which

@@ -147,6 +147,8 @@ def a_former_cmk_that_this_host_does_not_know(volume):
     equal((told[1]["fields"]["asked"], told[1]["zone"]), ("version-keys-destroyed", 0), "what was not done")
     volume.unmount()
     before.fail("C_DestroyObject", CKR_DEVICE_ERROR, 0)
+    # This host has known both; another one would not.
+    shutil.rmtree(volume.home / "volumes")
 
     def pending():
         return answer(volume, "reencrypt", volume.mountpoint, "--status")["pending"]
@@ -163,6 +165,33 @@ def a_former_cmk_that_this_host_does_not_know(volume):
     shutil.move(old, volume.lower / ".lethefs")
     refused = volume.command("mount", volume.lower, volume.mountpoint, check=False)
     equal(refused.returncode, 22, "exit status")
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def a_root_that_is_given_takes_no_other_zones_away(volume):
+    """`mount --root` adds to what this host knows; what has moved gives way."""
+    one, other = FaultyModule(volume, "one"), FaultyModule(volume, "other")
+    volume.init("--root", one.uri).mount()
+    volume.command("zone", "create", volume.mountpoint / "ward", "--root", other.uri)
+    contents = sample(volume.mountpoint, files=6)
+    (volume.mountpoint / "ward/file").write_bytes(b"ward")
+    record, = (volume.home / "volumes").glob("*.json")
+    moved = volume.root / "moved-pin"
+    shutil.copy2(one.pin, moved)
+    for root in (one.uri, one.uri.replace(str(one.pin), str(moved)), other.uri):
+        volume.unmount()
+        volume.command("mount", volume.lower, volume.mountpoint, "--root", root, "-o", "allow_other")
+        volume.daemon = volume.pid()
+        verify(volume.mountpoint, contents)
+        equal((volume.mountpoint / "ward/file").read_bytes(), b"ward", "the other zone")
+        roots = json.loads(record.read_text())["roots"]
+        equal(len(roots), 2, f"roots {roots}")
+    assert any(str(moved) in root for root in roots) and not any(str(one.pin) in root for root in roots), roots
+    volume.remount()
+    equal((volume.mountpoint / "ward/file").read_bytes(), b"ward", "the other zone")
+    verify(volume.mountpoint, contents)
+    volume.unmount()
+    volume.check()
 
 
 @on_volume(limit=120, needs=["lethefs"])
