@@ -26,7 +26,8 @@ package struct RevocationReport: Codable, Sendable, Equatable {
     package var isComplete: Bool
     /// So did what requests and replies lay in; otherwise one of some zone takes its time, and keeps its own until it is answered.
     package var areRequestsWiped: Bool
-    /// What a read through a handle from before gave: "refused", "nothing to read", "no answer", or "READ", which must not be.
+    /// What a read through a handle from before gave: "refused", "nothing to read", "no answer", or "READ", which must not be. Where
+    /// there was no such handle: "nothing to read", "not found in time" (there may have been something), or "not looked for".
     package var canary: String
 }
 
@@ -51,7 +52,7 @@ struct Revocation {
         func elapsed() -> Double { ((BootClock.now - start) * 1e6).rounded() / 1e3 }
         let volume = mount.volume
         // Nothing that comes before the drain may wait for a file's lock or the lower storage without a deadline.
-        let canary = device.flatMap { Canary.open(of: zone.id, volume, in: mountPoint, device: $0) }
+        let canary = Canary.open(of: zone.id, volume, in: mountPoint, device: device)
         let root = openRoot()
 
         // From here on programs are refused. First the attributes: without them the kernel takes no more writes into its cache.
@@ -79,7 +80,7 @@ struct Revocation {
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
 
-        let outcome = canary.map { $0.check() }
+        let outcome = canary.check()
         let count = last.count
         // The last reference to a file closes it, which may take as long as the lower storage wants. A wipe that is still under way gives
         // them back itself.
@@ -90,7 +91,7 @@ struct Revocation {
             openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored,
             isComplete: isWiped && isPurged,
             areRequestsWiped: areWiped,
-            canary: Self.words(outcome))
+            canary: outcome)
     }
 
     /// Everything that was accepted is stored, and the kernel holds nothing dirty.
@@ -115,16 +116,6 @@ struct Revocation {
     /// Directories last: at those a program can hold the kernel up.
     private static func nodes(_ inodes: [Inode]) -> [UInt64] {
         inodes.filter { $0.kind != .directory }.map(\.node) + inodes.filter { $0.kind == .directory }.map(\.node)
-    }
-
-    private static func words(_ outcome: Int32??) -> String {
-        switch outcome {
-        case .none: "nothing to read"
-        case .some(.none): "no answer"
-        case .some(.some(0)): "READ"
-        case .some(.some(-1)): "nothing to read"
-        case .some(.some): "refused"
-        }
     }
 
     /// The mount's root, for syncfs(2); -1 where it cannot be had.
