@@ -33,7 +33,10 @@ extension Volume {
             let id = hasPlaces ? try identityWithoutHeader(inode, descriptor) : nil
             // A crash took the header before it was flushed: the file is as if it had just been made. What else there may be was
             // sealed under a DEK that is gone.
-            if isWritable { try Lower.truncate(descriptor, to: 0) }
+            if isWritable {
+                try Lower.truncate(descriptor, to: 0)
+                try removeLostAttributes(descriptor)
+            }
             // It may have been seen before its directory went to another zone.
             if let parent = inode.state.withLock({ $0.location?.parent }) { inode.setZone(try handle(parent).zone) }
             let content = try FileContent(creating: inode, in: self, descriptor: descriptor, id: id)
@@ -166,10 +169,17 @@ package final class FileHandle: Sendable {
 extension FileContent {
     /// Gives a file that was made just now its header: something is about to depend on it.
     func storeFirstHeader() throws(Errno) {
-        try lock.writing { () throws(Errno) in
-            guard stage == .unwritten, isWritable else { return }
-            try requireKeys()
-            _ = try prepareHeader(sealing: 0, inPlace: false)
+        guard lock.reading({ stage == .unwritten && isWritable }) else { return }
+        try ensureKeys()
+        // The gate: whoever sets the times does it before, or after.
+        try volume.gate(inode).lock.withLock { (_) throws(Errno) in
+            try lock.writing { () throws(Errno) in
+                guard stage == .unwritten, isWritable else { return }
+                try requireKeys()
+                let before = try Lower.stat(descriptor)
+                _ = try prepareHeader(sealing: 0, inPlace: false)
+                try volume.keepTimes(descriptor, before)
+            }
         }
     }
 

@@ -68,8 +68,12 @@ extension Volume {
         let blob = try sealedTarget(inode)
         let zone = inode.zone
         let metadata = try keys(zone).metadata(blob.keyVersion)
-        if let metadata, let target = try openTarget(blob, metadata, zone) { return target }
-        if let target = try openElsewhere(blob, inode, not: zone) { return target }
+        var target: [UInt8]?
+        if let metadata { target = try openTarget(blob, metadata, zone) }
+        if target == nil { target = try openElsewhere(blob, inode, not: zone) }
+        // The gate again: a revocation may have come meanwhile.
+        try admit(inode)
+        if let target { return target }
         throw damaged(.linkTarget, inode.number, metadata == nil ? "unknown key version" : "not authentic")
     }
 

@@ -19,6 +19,13 @@ extension Volume {
     /// getxattr(2).
     package func getAttribute(_ inode: Inode, _ name: String) throws(Errno) -> [UInt8] {
         try admit(inode)
+        let value = try attribute(inode, name)
+        // The gate again: a revocation may have come while the lower storage took its time.
+        try admit(inode)
+        return value
+    }
+
+    private func attribute(_ inode: Inode, _ name: String) throws(Errno) -> [UInt8] {
         guard Self.isClear(name) || Self.isSealable(name) else { throw .notSupported }
         let (absent, mark) = inode.absentAttributes
         if absent.contains(.kind(of: name)) { throw .noData }
@@ -134,9 +141,9 @@ extension Volume {
         let names = lower.map { String(decoding: $0, as: UTF8.self) }.filter(Self.isClear)
         guard lower.contains(where: isOurs) else { return names }
         // None is sealed anew, and so gets another lower name, in between.
-        return try attributeGate(inode).lock.withLock { (_) throws(Errno) in
-            try names + sealedAttributes(inode, node)
-        }
+        let sealed = try attributeGate(inode).lock.withLock { (_) throws(Errno) in try sealedAttributes(inode, node) }
+        try admit(inode)
+        return names + sealed
     }
 
     private func sealedAttributes(_ inode: Inode, _ node: Descriptor) throws(Errno) -> [String] {
@@ -144,6 +151,7 @@ extension Volume {
             .map { String(decoding: $0, as: UTF8.self) }
         var names: [String] = []
         try withAttributeKeys(inode) { (keys) throws(Errno) in
+            guard !keys.isEmpty else { return }
             for name in sealed {
                 do throws(Errno) {
                     let blob = try Lower.getAttribute(path: node.procPath, name)
@@ -276,6 +284,13 @@ extension Volume {
         }
     }
 
+    /// Those of a file whose header a crash took: nobody has the DEK that sealed them.
+    func removeLostAttributes(_ descriptor: Descriptor) throws(Errno) {
+        for name in try Lower.listAttributes(path: descriptor.procPath).filter(isOurs) {
+            try Lower.removeAttribute(path: descriptor.procPath, String(decoding: name, as: UTF8.self))
+        }
+    }
+
     /// True when an object has attributes of ours.
     func hasSealedAttributes(_ descriptor: Descriptor) throws(Errno) -> Bool {
         try Lower.listAttributes(path: descriptor.procPath).contains(where: isOurs)
@@ -329,8 +344,14 @@ extension Volume {
             let content = try openContent(inode, forWriting: false)
             defer { closeContent(content) }
             try content.storeFirstHeader()
-            let (keys, header) = content.lock.reading { (content.keys, content.header) }
-            return try body(Self.attributeKeys(keys, header))
+            try content.ensureKeys()
+            let keys = try content.lock.reading { () throws(Errno) in
+                // Where it could not be stored: no attribute that there is was sealed by these.
+                guard content.stage != .unwritten else { return [AttributeKey]() }
+                try content.requireKeys()
+                return Self.attributeKeys(content.keys, content.header)
+            }
+            return try body(keys)
         case .directory:
             return try body([AttributeKey(owner: .directory(try handle(inode)))])
         case .symbolicLink, .special:

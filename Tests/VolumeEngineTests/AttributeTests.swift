@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 import Storage
 import TestSupport
 import Testing
@@ -32,6 +33,43 @@ import VolumeFormat
             #expect(throws: Errno.noData) { try test.volume.removeAttribute(inode, "user.b") }
         }
         #expect(test.check().findings == [])
+    }
+
+    /// A power cut: the attribute was in the journal, and the header that has its key not on the disk yet.
+    @Test(arguments: [0, 4096]) func ofAFileWhoseHeaderIsLost(zeros: Int) throws {
+        let test = try TestVolume()
+        let before = Set(try test.lowerNames())
+        let file = try test.create("file")
+        try test.setAttribute(file.inode, "user.a", [1])
+        let stored = try #require(Set(try test.lowerNames()).subtracting(before).first)
+        try test.crash()
+        let descriptor = linux_open(test.lower + "/" + stored, O_WRONLY | O_TRUNC, 0)
+        #expect(descriptor >= 0)
+        #expect(Glibc.write(descriptor, [UInt8](repeating: 0, count: zeros), zeros) == zeros)
+        Glibc.close(descriptor)
+        let inode = try test.lookUp("file").inode
+        #expect(try test.volume.listAttributes(inode) == [])
+        #expect(throws: Errno.noData) { try test.volume.getAttribute(inode, "user.a") }
+        try test.setAttribute(inode, "user.a", [2])
+        #expect(try test.volume.getAttribute(inode, "user.a") == [2])
+        try test.remount()
+        #expect(try test.volume.listAttributes(try test.lookUp("file").inode) == ["user.a"])
+        #expect(test.check().findings == [])
+    }
+
+    /// cp -a sets the times, and then attributes; others flush.
+    @Test(arguments: [false, true]) func timesOfAnEmptyFile(flushes: Bool) throws {
+        let test = try TestVolume()
+        let file = try test.create("file")
+        var changes = AttributeChanges()
+        changes.modificationTime = timespec(tv_sec: 1_000_000_000, tv_nsec: 7)
+        _ = try test.volume.setAttributes(file.inode, changes)
+        if flushes { try file.sync() } else { try test.setAttribute(file.inode, "user.a", [1]) }
+        #expect(try test.volume.attributes(file.inode).st_mtim.tv_sec == 1_000_000_000)
+        file.close()
+        try test.remount()
+        let time = try test.lookUp("file").attributes.st_mtim
+        #expect(time.tv_sec == 1_000_000_000 && time.tv_nsec == 7)
     }
 
     @Test func onLinks() throws {

@@ -17,6 +17,32 @@ import VolumeFormat
         } catch { return error as? Errno }
     }
 
+    private enum First: CaseIterable { case get, list, set, remove, sync }
+
+    /// A file that is open all the time: what a program asks for first when the zone is open again, and nothing has brought the keys back yet.
+    @Test(arguments: First.allCases) private func firstAfterTheOpening(first: First) throws {
+        let test = try TestVolume()
+        let file = try test.create("file")
+        if first != .sync { try test.setAttribute(file.inode, "user.name", [1, 2, 3]) }
+        let zone = try test.volume.zone(.root)
+        _ = zone.drain(.keyRevoked)
+        let inodes = test.volume.retainInodes(of: .root)
+        zone.close(.keyRevoked)
+        test.volume.forgetKeys(of: inodes)
+        test.volume.release(inodes)
+        zone.open(try test.mount.unlock(.root))
+        switch first {
+        case .get: #expect(try test.volume.getAttribute(file.inode, "user.name") == [1, 2, 3])
+        case .list: #expect(try test.volume.listAttributes(file.inode) == ["user.name"])
+        case .set: try test.setAttribute(file.inode, "user.name", [4])
+        case .remove: try test.volume.removeAttribute(file.inode, "user.name")
+        case .sync: try file.sync()
+        }
+        file.close()
+        try test.remount()
+        #expect(test.check().findings == [])
+    }
+
     /// Programs are refused, what the kernel still has is stored; then nothing is; then all is as it was.
     @Test func drainCloseOpen() throws {
         let test = try TestVolume()
