@@ -171,11 +171,13 @@ extension Volume {
     package func removeAttribute(_ inode: Inode, _ name: String) throws(Errno) {
         try admit(inode)
         if Self.isClear(name) {
-            return try Lower.removeAttribute(path: try open(inode, flags: Int32(LINUX_O_PATH)).procPath, name)
+            let node = try open(inode, flags: Int32(LINUX_O_PATH))
+            return try Lower.removeAttribute(path: node.procPath, name)
         }
         guard Self.isSealable(name) else { throw .notSupported }
         try attributeGate(inode).lock.withLock { (_) throws(Errno) in
-            try removeSealedAttribute(inode, try open(inode, flags: Int32(LINUX_O_PATH)), name)
+            let node = try open(inode, flags: Int32(LINUX_O_PATH))
+            try removeSealedAttribute(inode, node, name)
         }
     }
 
