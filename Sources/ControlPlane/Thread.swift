@@ -1,29 +1,4 @@
-import CLinux
+import Storage
 
 /// A plain thread.
-package enum Thread {
-    private final class Body {
-        let run: @Sendable () -> Void
-        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-    }
-
-    /// Runs `body` on a thread of its own that nobody waits for. Signals are left to the others.
-    package static func detach(_ body: @escaping @Sendable () -> Void) {
-        var thread = pthread_t()
-        let context = Unmanaged.passRetained(Body(body)).toOpaque()
-        var all = sigset_t()
-        var old = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &old)
-        let failed = pthread_create(
-            &thread, nil,
-            { context in
-                if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
-                // The C library keeps the stack for the next thread.
-                linux_wipe_stack(Int(LINUX_STACK_USED))
-                return nil
-            }, context)
-        pthread_sigmask(SIG_SETMASK, &old, nil)
-        if failed == 0 { pthread_detach(thread) } else { Unmanaged<Body>.fromOpaque(context).release() }
-    }
-}
+package typealias Thread = DetachedThread

@@ -1,4 +1,5 @@
 import CLinux
+import Storage
 import Synchronization
 
 /// The daemon's side of its guardian: starts it, starts another one when it is gone, and lets it go in the end.
@@ -52,8 +53,7 @@ package final class Guardian: Sendable {
         for _ in 0..<Self.attempts {
             failed = spawn()
             guard failed != 0 else {
-                detach { [self] in watch() }
-                return 0
+                return DetachedThread.detach { [self] in watch() } ? 0 : EAGAIN
             }
         }
         return failed
@@ -167,15 +167,5 @@ package final class Guardian: Sendable {
             usleep(Self.pauseMicroseconds)
             return
         }
-    }
-
-    /// A thread that nobody waits for. Signals are left to the others.
-    private func detach(_ body: @escaping @Sendable () -> Void) {
-        var all = sigset_t()
-        var old = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &old)
-        _ = JoinedThread.start(body)
-        pthread_sigmask(SIG_SETMASK, &old, nil)
     }
 }

@@ -1,5 +1,6 @@
 import CFuse
 import CLinux
+import Storage
 
 /// What the guardian process does: waits for the daemon's end, and then takes from the kernel what it holds of the mount.
 ///
@@ -162,7 +163,7 @@ package struct GuardianDuty {
         let size = 2 << 20
         for _ in 0..<2 {
             let buffer = Buffer(address: .allocate(byteCount: size, alignment: 16))
-            _ = JoinedThread.start { while lethefs_device_refuse(Self.device, buffer.address, size) != -ENODEV {} }
+            DetachedThread.detach { while lethefs_device_refuse(Self.device, buffer.address, size) != -ENODEV {} }
         }
     }
 

@@ -76,7 +76,7 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
     /// True when it was done for all. Each call counts as a caller of its own: one that hangs goes on when the others are done.
     private func spread(_ nodes: [UInt64], _ body: @escaping @Sendable (OpaquePointer, UInt64) -> Void) -> Bool {
         let session = Session(pointer: session)
-        let work = NodeWork(nodes.count) { [self] index in
+        let work = PatientWork(nodes.count) { [self] index in
             guard enter() else { return }
             defer { leave() }
             body(session.pointer, nodes[index])

@@ -107,7 +107,7 @@ package final class MountSession: @unchecked Sendable {
             isIdle = kernelCache.end(withinSeconds: 20)
         }
         fuse_session_unmount(session)
-        // A thread that a program holds up in the kernel (`NodeWork`) has it as long as the process lives.
+        // A thread that a program holds up in the kernel (`PatientWork`) has it as long as the process lives.
         if isIdle { fuse_session_destroy(session) }
         if result < 0 { throw .loopFailed(Errno(-result)) }
     }

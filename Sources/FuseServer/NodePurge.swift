@@ -1,4 +1,5 @@
 import CFuse
+import Storage
 import Synchronization
 
 /// Purges the nodes 1…`highest` from the kernel's cache, known or not, by a bare /dev/fuse.
@@ -13,7 +14,7 @@ struct NodePurge {
 
     func run(_ device: Int32) -> Outcome {
         let known = Counter()
-        let work = NodeWork(Int(clamping: highest)) { index in
+        let work = PatientWork(Int(clamping: highest)) { index in
             if lethefs_device_purge(device, UInt64(index) + 1) == 0 { known.value.add(1, ordering: .relaxed) }
         }
         let left = work.run()

@@ -1,36 +1,42 @@
 import CLinux
 import Synchronization
 
-/// Has the kernel do something for each of many nodes, on a few threads.
+/// Does something for each of many items, on a few threads, where any of them may hang: in the lower storage, or in the kernel.
 ///
 /// A program can hold the kernel up at one node: a listing is copied to the program's memory with its page locked, and that memory may be a
-/// mapping of something that never answers. So a call that hangs holds up no other node, since another thread takes its thread's place, and
+/// mapping of something that never answers. So an item that hangs holds up no other, since another thread takes its thread's place, and
 /// whoever waits for all of them does not wait for ever.
-final class NodeWork: Sendable {
+package final class PatientWork: Sendable {
     private static let threads = 4
-    /// Fewer nodes are not worth another thread.
+    /// Fewer items are not worth another thread.
     private static let share = 2048
     /// With those that hang.
     private static let mostThreads = 64
-    /// Without one node done, so many microseconds make another thread join, and so many make the rest a lost one.
+    /// Without one item done, so many microseconds make another thread join, and so many make the rest lost ones.
     private static let hangs: UInt64 = 50_000
     private static let isLost: UInt64 = 1_000_000
 
     private let count: Int
     private let body: @Sendable (Int) -> Void
+    private let late: @Sendable () -> Void
     private let next = Atomic<Int>(0)
     private let done = Atomic<Int>(0)
+    private let isGivenUp = Atomic<Bool>(false)
 
-    init(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+    /// `late` is called after each item that is done when nobody waits for it any more.
+    package init(_ count: Int, late: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable (Int) -> Void) {
         self.count = count
+        self.late = late
         self.body = body
     }
 
     /// Returns when it is done for all, or for all but those at which it hangs: how many those are, and what could not be begun for them.
-    func run() -> Int {
+    package func run() -> Int {
         guard count > 0 else { return 0 }
         var started = 0
-        for _ in 0..<min(Self.threads, 1 + count / Self.share) { started += start() }
+        for _ in 0..<min(Self.threads, 1 + count / Self.share) where start() { started += 1 }
+        // No thread can be had: rather here, where one that hangs is waited for, than not at all.
+        if started == 0 { work() }
         var (seen, since, joined, pause) = (0, Self.microseconds, Self.microseconds, UInt32(20))
         while true {
             let now = Self.microseconds
@@ -39,9 +45,10 @@ final class NodeWork: Sendable {
             if finished != seen {
                 (seen, since, joined, pause) = (finished, now, now, 20)
             } else if now - since >= Self.isLost {
+                isGivenUp.store(true, ordering: .sequentiallyConsistent)
                 return count - finished
             } else if now - joined >= Self.hangs, started < Self.mostThreads, next.load(ordering: .relaxed) < count {
-                started += start()
+                if start() { started += 1 }
                 joined = now
             }
             usleep(pause)
@@ -49,16 +56,16 @@ final class NodeWork: Sendable {
         }
     }
 
-    private func start() -> Int {
-        JoinedThread.detach { [self] in
-            while true {
-                let node = next.add(1, ordering: .relaxed).oldValue
-                guard node < count else { return }
-                body(node)
-                done.add(1, ordering: .acquiringAndReleasing)
-            }
+    private func start() -> Bool { DetachedThread.detach { [self] in work() } }
+
+    private func work() {
+        while true {
+            let item = next.add(1, ordering: .relaxed).oldValue
+            guard item < count else { return }
+            body(item)
+            done.add(1, ordering: .sequentiallyConsistent)
+            if isGivenUp.load(ordering: .sequentiallyConsistent) { late() }
         }
-        return 1
     }
 
     private static var microseconds: UInt64 {
