@@ -24,12 +24,16 @@ final class FileSystem: Sendable {
         fuse_ino_t(inode.node)
     }
 
+    /// How long the kernel may believe a node's attributes. Of a zone that is not open not at all: while it believes them it takes whole pages
+    /// into its cache without asking, and these could not be stored.
+    func attributeTimeout(_ inode: Inode) -> Double { volume.isOpen(inode) ? Self.timeoutSeconds : 0 }
+
     func parameters(_ entry: Entry) -> fuse_entry_param {
         var parameters = fuse_entry_param()
         parameters.ino = nodeID(entry.inode)
         parameters.generation = entry.inode.generation
         parameters.attr = entry.attributes
-        parameters.attr_timeout = Self.timeoutSeconds
+        parameters.attr_timeout = attributeTimeout(entry.inode)
         parameters.entry_timeout = Self.timeoutSeconds
         return parameters
     }

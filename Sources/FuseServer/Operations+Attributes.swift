@@ -9,14 +9,14 @@ extension FileSystem {
         operations.getattr = { raw, node, _ in
             guard let raw else { return }
             let fs = fileSystem(raw)
-            fs.replyAttributes(FuseRequest(raw)) { () throws(Errno) in try fs.volume.attributes(fs.inode(node)) }
+            fs.replyAttributes(FuseRequest(raw), node) { (inode) throws(Errno) in try fs.volume.attributes(inode) }
         }
         operations.setattr = { raw, node, attributes, valid, _ in
             guard let raw, let attributes else { return }
             let fs = fileSystem(raw)
             let changes = AttributeChanges(attributes.pointee, valid)
-            fs.replyAttributes(FuseRequest(raw)) { () throws(Errno) in
-                try fs.volume.setAttributes(fs.inode(node), changes)
+            fs.replyAttributes(FuseRequest(raw), node) { (inode) throws(Errno) in
+                try fs.volume.setAttributes(inode, changes)
             }
         }
         operations.readlink = { raw, node in
@@ -64,10 +64,13 @@ extension FileSystem {
         }
     }
 
-    private func replyAttributes(_ request: consuming FuseRequest, _ body: () throws(Errno) -> stat) {
+    private func replyAttributes(
+        _ request: consuming FuseRequest, _ node: fuse_ino_t, _ body: (Inode) throws(Errno) -> stat
+    ) {
         do {
-            var attributes = try body()
-            request.reply(attributes: &attributes, timeout: Self.timeoutSeconds)
+            let inode = inode(node)
+            var attributes = try body(inode)
+            request.reply(attributes: &attributes, timeout: attributeTimeout(inode))
         } catch {
             request.reply(error)
         }

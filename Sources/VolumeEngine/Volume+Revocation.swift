@@ -20,6 +20,9 @@ extension Volume {
         inodes.filter { !($0.state.withLock { $0.content }?.mayBeDirty ?? false) }
     }
 
+    /// Programs may use what belongs to the inode's zone.
+    package func isOpen(_ inode: Inode) -> Bool { zones.find(inode.zone)?.isOpen ?? false }
+
     /// Stores headers and sizes of a draining zone's open files, so that nothing about them is left to write.
     package func settle(_ inodes: [Inode]) {
         for inode in inodes {

@@ -216,3 +216,27 @@ def only_the_owner_may(volume):
     equal(state(volume)["state"], "open")
     equal((volume.mountpoint / "file").read_bytes(), b"z")
     volume.unmount()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def times_while_revoked(volume):
+    """futimens(2) is let through, and lets no write follow: what it answers about a file is asked again at once."""
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"a" * 8192)
+    fd = os.open(volume.mountpoint / "file", os.O_RDWR)
+    equal(os.pread(fd, 2, 0), b"aa")
+    volume.command("revoke", volume.mountpoint)
+    for _ in range(2):
+        try:
+            os.utime(fd, (1, 1))
+        except OSError as error:
+            equal(error.errno, errno.EKEYREVOKED)
+        raises(errno.EKEYREVOKED, os.pwrite, fd, b"b" * 4096, 0)
+        raises(errno.EKEYREVOKED, os.fstat, fd)
+    volume.command("restore", volume.mountpoint)
+    equal(os.pread(fd, 8192, 0), b"a" * 8192)
+    os.pwrite(fd, b"c" * 4096, 0)
+    os.close(fd)
+    volume.remount()
+    equal((volume.mountpoint / "file").read_bytes(), b"c" * 4096 + b"a" * 4096)
+    volume.unmount().check()
