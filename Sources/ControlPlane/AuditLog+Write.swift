@@ -5,6 +5,7 @@ extension AuditLog {
     /// Writes what waits, and flushes it. True when all of it is durable.
     func write(_ state: inout State) -> Bool {
         guard !state.isClosed else { return false }
+        defer { shown.withLock { $0 = Status(state) } }
         // Whoever holds `state` is the only one who takes from the queue.
         while let entry = queue.withLock({ $0.waiting.first }) {
             do {

@@ -10,7 +10,7 @@ import VolumeFormat
 /// A record is on the lower storage before `append` returns. What cannot be written (a full disk) waits in memory and is tried
 /// again; no caller is held up by it. Appending writes and flushes: no caller holds a lock of the engine, or serves a request.
 ///
-/// Lock order: `checkpointing`, then `state`, then `queue`, `signer` and `counters` (leaves). `state` is held over lower I/O, never over a
+/// Lock order: `checkpointing`, then `state`, then `queue`, `signer`, `shown` and `counters` (leaves). `state` is held over lower I/O, never over a
 /// call to a token; `checkpointing` is held over one, and only those who want a checkpoint wait for it.
 package final class AuditLog: Sendable {
     /// What others may know of the log.
@@ -114,10 +114,13 @@ package final class AuditLog: Sendable {
     let signer: Mutex<(any Signer)?>
     let counters = Mutex<[AuditCounter]>([])
     let stopped = Atomic<Bool>(false)
+    // What `status` tells while `state` is held. A leaf.
+    let shown: Mutex<Status>
 
     init(options: Options, files: AuditFiles, state: consuming State, signer: (any Signer)?) {
         self.options = options
         self.files = files
+        shown = Mutex(Status(state))
         self.state = Mutex(state)
         self.signer = Mutex(signer)
     }
@@ -163,13 +166,20 @@ package final class AuditLog: Sendable {
     /// The public keys of this log, oldest first.
     package var publicKeys: [[UInt8]] { state.withLock { $0.keys.map(\.publicKey) } }
 
+    /// Does not wait for the lower storage: while something is being written, the records are those of before.
     package var status: Status {
-        let (waiting, lost) = queue.withLock { ($0.waiting.count, $0.lost) }
-        return state.withLock { state in
-            Status(
-                records: state.sequence, sinceCheckpoint: state.sinceCheckpoint, signed: state.signed,
-                failures: state.failures, waiting: waiting, lost: lost)
-        }
+        var status = state.withLockIfAvailable { Status($0) } ?? shown.withLock { $0 }
+        (status.waiting, status.lost) = queue.withLock { ($0.waiting.count, $0.lost) }
+        return status
+    }
+}
+
+extension AuditLog.Status {
+    /// Without what waits.
+    init(_ state: borrowing AuditLog.State) {
+        self.init(
+            records: state.sequence, sinceCheckpoint: state.sinceCheckpoint, signed: state.signed,
+            failures: state.failures, waiting: 0, lost: 0)
     }
 }
 

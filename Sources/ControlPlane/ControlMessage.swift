@@ -23,6 +23,13 @@ package struct ControlVerb: RawRepresentable, Codable, Sendable, Hashable {
     package init(_ rawValue: String) { self.rawValue = rawValue }
 
     package static let status = ControlVerb("status")
+    /// `zone` or `path`: asks the owner now, and acts on the answer.
+    package static let probe = ControlVerb("probe")
+    package static let revoke = ControlVerb("revoke")
+    package static let restore = ControlVerb("restore")
+
+    /// Those that no others may keep from being answered.
+    static let urgent: Set<ControlVerb> = [.probe, .revoke, .restore]
 }
 
 /// What a daemon says of its mount.

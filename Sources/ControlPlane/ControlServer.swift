@@ -8,10 +8,13 @@ package final class ControlServer: Sendable {
     private let answer: @Sendable (ControlRequest) -> Data
     private let stopped = Atomic<Bool>(false)
     private let connections = Atomic<Int>(0)
+    // Of these, those that are not urgent and are being answered.
+    private let ordinary = Atomic<Int>(0)
     /// For the request to come in, and the answer to go out; what lies between takes as long as it needs.
     private static let timeoutSeconds = 5
-    /// Connections served at a time; more are closed at once.
-    private static let maximumConnections = 32
+    /// Connections served at a time; more are closed at once. Requests that are not urgent may hang, and get so many of them.
+    private static let maximumConnections = 40
+    private static let maximumOrdinary = 32
 
     /// Listens at `path`; `nil` when that cannot be done.
     package init?(path: String, answer: @escaping @Sendable (ControlRequest) -> Data) {
@@ -28,8 +31,8 @@ package final class ControlServer: Sendable {
         self.answer = answer
     }
 
-    /// Serves until `stop`.
-    package func start() {
+    /// Serves until `stop`. False where no thread can be had for it.
+    package func start() -> Bool {
         Thread.detach { [self] in
             while !stopped.load(ordering: .acquiring) {
                 let connection = linux_accept(listener)
@@ -46,11 +49,13 @@ package final class ControlServer: Sendable {
                     close(connection)
                     continue
                 }
-                Thread.detach { [self] in
+                let serving: @Sendable () -> Void = { [self] in
                     serve(connection)
                     close(connection)
                     connections.subtract(1, ordering: .relaxed)
                 }
+                // A revocation does not wait until threads can be had again.
+                if !Thread.detach(serving) { serving() }
             }
             close(listener)
         }
@@ -70,6 +75,9 @@ package final class ControlServer: Sendable {
             let line = Line.read(connection, limit: ControlRequest.maximumSize),
             let request = try? JSONDecoder().decode(ControlRequest.self, from: line)
         else { return }
+        guard !ControlVerb.urgent.contains(request.verb) else { return Line.write(connection, answer(request)) }
+        defer { ordinary.subtract(1, ordering: .relaxed) }
+        guard ordinary.add(1, ordering: .relaxed).newValue <= Self.maximumOrdinary else { return }
         Line.write(connection, answer(request))
     }
 

@@ -7,10 +7,6 @@ import VolumeEngine
 import VolumeFormat
 
 extension ControlVerb {
-    /// `zone` or `path`: asks the owner now, and acts on the answer.
-    static let probe = ControlVerb("probe")
-    static let revoke = ControlVerb("revoke")
-    static let restore = ControlVerb("restore")
     static let zones = ControlVerb("zones")
     /// `path`, `roots` (a JSON array), `policy`, `mode`, `uid`, `gid`; or `existing` = 1 instead of the last three: the directory is
     /// there, and is assigned to the zone afterwards.

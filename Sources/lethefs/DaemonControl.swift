@@ -62,13 +62,12 @@ final class DaemonControl: Sendable {
     }
 
     func start(_ log: Logger) {
-        guard let server else {
+        guard let server, server.start() else {
             log.warning(
                 "no control socket in \(host.runtime.path): status and unmount know this mount only by the kernel")
             return
         }
         do { try host.runtime.write(record) } catch { log.warning("no record in \(host.runtime.path): \(error)") }
-        server.start()
     }
 
     func stop() {

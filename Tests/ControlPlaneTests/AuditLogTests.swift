@@ -3,6 +3,7 @@ import ControlPlane
 import Dispatch
 import KeyManagement
 import Storage
+import Synchronization
 import TestSupport
 import Testing
 import VolumeFormat
@@ -19,6 +20,29 @@ import VolumeFormat
         let report = try sample.verify()
         #expect(report.findings.isEmpty && report.notes.isEmpty, "\(report)")
         #expect(report.records == 13 + 6 && report.signedThrough == 18)
+    }
+
+    /// The lower storage does not answer: whoever asks for the log's status does not wait for it.
+    @Test func itsStatusIsToldWhileTheLowerStorageHangs() throws {
+        let sample = try AuditSample()
+        let log = try sample.open()
+        log.append(.mounted)
+        let known = log.status
+        let isTold = Mutex(false)
+        FaultInjection.arm(nth: 1, of: [.pwrite]) {
+            let told = DispatchSemaphore(value: 0)
+            DispatchQueue.global().async {
+                _ = log.status
+                told.signal()
+            }
+            let answered = told.wait(timeout: .now() + 5) == .success
+            isTold.withLock { $0 = answered }
+        }
+        log.append(.mounted)
+        FaultInjection.disarm()
+        #expect(isTold.withLock { $0 })
+        #expect(log.status.records == known.records + 1)
+        log.close()
     }
 
     @Test func onlyOneProcessAppends() throws {
