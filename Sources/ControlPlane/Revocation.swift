@@ -39,8 +39,10 @@ struct Revocation {
     /// st_dev of the mount's files; `nil` where it is not known: then there is no canary.
     let device: dev_t?
 
-    /// What programs wrote has so long to be stored. A lower storage that hangs must not keep the keys in memory.
-    private static let drainSeconds = 5.0
+    /// What is slow is waited for so long, and two more for what is under way then. A lower storage that hangs must not keep the keys in memory.
+    private static let patienceSeconds = 5.0
+    private static let drainSeconds = patienceSeconds + 2
+    private static let syncSeconds = 2.0
     private static let purgeSeconds = 10.0
     private static let wipeSeconds = 5.0
     /// A revocation takes no longer than its steps may, and the canary.
@@ -57,65 +59,87 @@ struct Revocation {
 
         // From here on programs are refused. First the attributes: without them the kernel takes no more writes into its cache.
         _ = zone.drain(reason)
-        let isDrained = Deadline.run(seconds: Self.drainSeconds) { drain(zone.id, root) } ?? false
+        let isDrained = Deadline.run(seconds: Self.drainSeconds, mustRun: true) { drain(zone.id, root) } ?? false
         let drained = elapsed()
 
         zone.close(reason)
         // What came in between is known now, and nothing comes after.
         let last = volume.retainInodes(of: zone.id)
-        let nodes = Self.nodes(last)
         let openFiles = volume.openCount(last)
         let isWiped =
-            Deadline.run(seconds: Self.purgeSeconds, late: { volume.release(last) }) {
-                volume.forgetKeys(of: last)
-            } != nil
+            Deadline.run(seconds: Self.purgeSeconds, mustRun: true, late: { _ in volume.release(last) }) {
+                Self.patiently(from: BootClock.now) { volume.forgetKeys(of: last) }
+            }
         let closed = elapsed()
         let isPurged =
-            Deadline.run(seconds: Self.purgeSeconds) {
+            Deadline.run(seconds: Self.purgeSeconds, mustRun: true) {
                 // What a lookup under way has given the kernel since the drain.
                 _ = kernel.expireNames()
-                return kernel.purge(nodes)
+                return kernel.purge(Self.nodes(last))
             } ?? false
         let purged = elapsed()
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
+        // One that was answered while the zone was open may have come to the kernel after the purge.
+        _ = Deadline.run(seconds: Self.wipeSeconds) { kernel.invalidateAttributes(last.map(\.node)) }
 
         let outcome = canary.check()
         let count = last.count
         // The last reference to a file closes it, which may take as long as the lower storage wants. A wipe that is still under way gives
         // them back itself.
-        if isWiped { Thread.detach { volume.release(last) } }
+        if isWiped != nil, !Thread.detach({ volume.release(last) }) { volume.release(last) }
         return RevocationReport(
             zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
             closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
             openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored,
-            isComplete: isWiped && isPurged,
+            isComplete: isWiped == true && isPurged,
             areRequestsWiped: areWiped,
             canary: outcome)
     }
 
-    /// Everything that was accepted is stored, and the kernel holds nothing dirty.
+    /// Before the zone opens again: what came into the kernel's cache meanwhile, and could not be stored, goes. Runs as `run`.
+    func purgeAgain(_ zone: ZoneID) {
+        let volume = mount.volume
+        let inodes = volume.retainInodes(of: zone)
+        let release: @Sendable () -> Void = { volume.release(inodes) }
+        _ = Deadline.run(seconds: Self.purgeSeconds, mustRun: true) { kernel.purge(Self.files(inodes)) }
+        if !Thread.detach(release) { release() }
+    }
+
+    /// Everything that was accepted is stored, and the kernel holds nothing dirty. What hangs keeps nothing else from it.
     private func drain(_ zone: ZoneID, _ root: Int32) -> Bool {
         let volume = mount.volume
+        let start = BootClock.now
         let inodes = volume.retainInodes(of: zone)
         defer { volume.release(inodes) }
         kernel.invalidateAttributes(inodes.map(\.node))
-        // What nobody writes to goes at once; the rest when it is stored.
+        // What nobody writes to goes at once; the rest when it is stored. Directories have nothing to store: this, and what is purged when
+        // the zone is closed, is for them.
         kernel.purge(Self.nodes(volume.clean(inodes)))
         let flushed = flush(root)
-        kernel.purge(Self.nodes(inodes))
+        kernel.purge(Self.files(inodes))
         // What was under way may have been added meanwhile.
         let all = volume.retainInodes(of: zone)
         defer { volume.release(all) }
-        kernel.purge(Self.nodes(all))
         expireNames(all)
-        volume.settle(all)
-        return flushed
+        let isStored = Self.patiently(from: start) {
+            let isPurged = kernel.purge(Self.files(all))
+            return volume.settle(all) && isPurged
+        }
+        return isStored && flushed
     }
+
+    /// A file that is large, or slow, may take longer than `PatientWork` waits for one that hangs.
+    private static func patiently(from start: Double, _ isDone: () -> Bool) -> Bool {
+        repeat { if isDone() { return true } } while BootClock.now < start + patienceSeconds
+        return false
+    }
+
+    private static func files(_ inodes: [Inode]) -> [UInt64] { inodes.filter { $0.kind != .directory }.map(\.node) }
 
     /// Directories last: at those a program can hold the kernel up.
     private static func nodes(_ inodes: [Inode]) -> [UInt64] {
-        inodes.filter { $0.kind != .directory }.map(\.node) + inodes.filter { $0.kind == .directory }.map(\.node)
+        files(inodes) + inodes.filter { $0.kind == .directory }.map(\.node)
     }
 
     /// The mount's root, for syncfs(2); -1 where it cannot be had.
@@ -133,11 +157,16 @@ struct Revocation {
         } ?? -1
     }
 
-    /// Has the kernel write what it holds, in large pieces; the purge then waits for it, and writes what is left page by page.
+    /// Has the kernel write what it holds, in large pieces; the purge then waits for it, and writes what is left page by page. One file of any
+    /// zone whose lower storage hangs holds this up: it is not waited for long, and the purge does it for all others.
     private func flush(_ root: Int32) -> Bool {
         guard root >= 0 else { return true }
-        defer { close(root) }
-        return syncfs(root) == 0
+        let failed = Deadline.run(seconds: Self.syncSeconds) {
+            defer { close(root) }
+            return syncfs(root)
+        }
+        // One of another zone is none of this one's: the purge knows.
+        return (failed ?? 0) == 0
     }
 
     private func expireNames(_ inodes: [Inode]) {

@@ -92,9 +92,16 @@ package final class ZoneKeeper: Sendable {
     }
 
     package func start() {
-        Thread.detach { [self] in
+        let isWatched = Thread.detach { [self] in
             Urgency.raiseThread()
             Run(self).loop()
+        }
+        guard !isWatched else { return }
+        // Keys that nobody would take away are not used.
+        zone.close(.noKey)
+        shown.withLock { shown in
+            shown.state = "revoked"
+            shown.cause = "no thread can be had to watch over the zone's lease"
         }
     }
 
@@ -184,18 +191,19 @@ package final class ZoneKeeper: Sendable {
             nextProbe = now + keeper.timing.probeSeconds * Double.random(in: 0.8...1)
             // Held by hand, the owner need not be asked.
             guard !isHeld || !waiting.isEmpty else { return }
-            isAsking = true
-            answerable = waiting
-            waiting = []
             let (mount, zone, mailbox) = (keeper.mount, keeper.zone.id, keeper.mailbox)
             let needsKeys = !keeper.zone.isOpen
-            Thread.detach {
+            isAsking = Thread.detach {
                 do throws(KeyringError) {
                     var keys: ZoneKeys?
                     if needsKeys { keys = try mount.unlock(zone) } else { try mount.probe(zone) }
                     mailbox.post(.answer(startedAt: now, keys: keys, error: nil))
                 } catch { mailbox.post(.answer(startedAt: now, keys: nil, error: error)) }
             }
+            // Otherwise it is tried again, and the lease runs on.
+            guard isAsking else { return }
+            answerable = waiting
+            waiting = []
         }
 
         private func judge(_ start: Double, _ error: KeyringError?) {
@@ -224,6 +232,7 @@ package final class ZoneKeeper: Sendable {
                 if let error { keeper.shown.withLock { $0.cause = keeper.describe(error) } }
                 return
             }
+            keeper.revocation.purgeAgain(keeper.zone.id)
             lease = Lease(keeper.timing, unlockedAt: start)
             guard lease.check(now: BootClock.now) == .goOn else { return }
             keeper.zone.open(keys)

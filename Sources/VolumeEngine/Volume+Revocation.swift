@@ -23,9 +23,12 @@ extension Volume {
     /// Programs may use what belongs to the inode's zone.
     package func isOpen(_ inode: Inode) -> Bool { zones.find(inode.zone)?.isOpen ?? false }
 
-    /// Stores headers and sizes of a draining zone's open files, so that nothing about them is left to write.
-    package func settle(_ inodes: [Inode]) {
-        for inode in inodes {
+    /// Stores headers and sizes of a draining zone's open files, so that nothing about them is left to write. False when some hang in the
+    /// lower storage: they hold up no others.
+    @discardableResult
+    package func settle(_ inodes: [Inode]) -> Bool {
+        let open = inodes.filter { $0.state.withLock { $0.content != nil } }
+        return forEach(open) { [self] inode in
             // The gate keeps the last handle's end from coming between.
             gate(inode).lock.withLock { _ in
                 guard let content = inode.state.withLock({ $0.content }) else { return }
@@ -34,15 +37,35 @@ extension Volume {
         }
     }
 
+    /// True when it was done for all; those that hang keep their inodes.
+    private func forEach(
+        _ inodes: [Inode], late: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable (Inode) -> Void
+    ) -> Bool {
+        for inode in inodes { table.retain(inode) }
+        let work = PatientWork(inodes.count, late: late) { [self] index in
+            body(inodes[index])
+            table.release(inodes[index])
+        }
+        return work.run() == 0
+    }
+
     /// Takes the keys of a closed zone out of memory: of files, of directories, in cipher contexts; and plaintext in buffers.
-    /// Waits for the operations that have them, and for those last: one that hangs in the lower storage keeps its own file's alone.
-    package func forgetKeys(of inodes: [Inode]) {
+    /// Waits for the operations that have them, and for those last: one that hangs in the lower storage keeps its own file's alone, until
+    /// it ends; false then.
+    @discardableResult
+    package func forgetKeys(of inodes: [Inode]) -> Bool {
         for inode in inodes { inode.state.withLock { $0.handle = nil } }
         let inUse = inodes.filter { !forgetKeysAtOnce(of: $0) }
-        aead.wipe()
-        buffers.wipe()
-        guard !inUse.isEmpty else { return }
-        for inode in inUse { gate(inode).lock.withLock { _ in forgetKeysInGate(of: inode) } }
+        wipeWorkspace()
+        guard !inUse.isEmpty else { return true }
+        let isDone = forEach(inUse, late: { [self] in wipeWorkspace() }) { [self] inode in
+            gate(inode).lock.withLock { _ in forgetKeysInGate(of: inode) }
+        }
+        wipeWorkspace()
+        return isDone
+    }
+
+    private func wipeWorkspace() {
         aead.wipe()
         buffers.wipe()
     }

@@ -22,19 +22,21 @@ import VolumeFormat
         private func count(_ isOne: (ZoneKeeper.Event) -> Bool) -> Int { seen.withLock { $0.count(where: isOne) } }
     }
 
-    private struct NoKernel: KernelCaching {
+    /// Instead of one. `onPurge` says whether a purge was complete.
+    private struct Kernel: KernelCaching {
+        var onPurge: @Sendable ([UInt64]) -> Bool = { _ in true }
         func invalidateAttributes(_ nodes: [UInt64]) {}
-        func purge(_ nodes: [UInt64]) -> Bool { true }
+        func purge(_ nodes: [UInt64]) -> Bool { onPurge(nodes) }
         func wipeRequests() -> Bool { true }
         func expireNames() -> Bool { true }
         func forget(_ name: [UInt8], in parent: UInt64) {}
     }
 
     private func keeper(
-        _ test: TestVolume, _ events: Events, timing: LeaseTiming, device: dev_t? = nil
+        _ test: TestVolume, _ events: Events, timing: LeaseTiming, device: dev_t? = nil, kernel: Kernel = Kernel()
     ) throws -> ZoneKeeper {
         ZoneKeeper(
-            try test.volume.zone(.root), of: test.mount, timing: timing, kernel: NoKernel(),
+            try test.volume.zone(.root), of: test.mount, timing: timing, kernel: kernel,
             mountPoint: test.temporary["mount"], device: device, describe: { "\($0)" }, onLease: { _, _ in },
             onEvent: { events.add($0) })
     }
@@ -94,5 +96,70 @@ import VolumeFormat
         #expect(wait { test.volume.keysHeld(by: [test.top, file.inode]) == 0 })
         keeper.stop()
         file.close()
+    }
+
+    /// The kernel could not be made to write one file: what a program wrote there may not be stored.
+    @Test func aPurgeThatIsNotCompleteIsNoDrain() throws {
+        let test = try TestVolume()
+        let file = try test.create("file")
+        try file.write([1, 2, 3])
+        let node = file.inode.node
+        let kernel = Kernel { !$0.contains(node) }
+        let keeper = try keeper(
+            test, Events(), timing: LeaseTiming(probeSeconds: 60, leaseSeconds: 600), kernel: kernel)
+        keeper.start()
+        _ = keeper.revoke(cause: "test")
+        let report = try #require(keeper.condition.lastRevocation)
+        #expect(!report.isDrained && !report.isComplete)
+        keeper.stop()
+        file.close()
+    }
+
+    /// What the kernel took in while a zone was closed, and could not store, is gone before programs may use the zone again.
+    @Test func theKernelIsPurgedBeforeAZoneOpensAgain() throws {
+        let test = try TestVolume()
+        try test.write("file", [1, 2, 3])
+        let node = try test.lookUp("file").inode.node
+        let zone = try test.volume.zone(.root)
+        let purgedWhileOpen = Mutex<[Bool]>([])
+        let kernel = Kernel { nodes in
+            if nodes.contains(node) { purgedWhileOpen.withLock { $0.append(zone.isOpen) } }
+            return true
+        }
+        let keeper = try keeper(
+            test, Events(), timing: LeaseTiming(probeSeconds: 60, leaseSeconds: 600), kernel: kernel)
+        keeper.start()
+        _ = keeper.revoke(cause: "test")
+        purgedWhileOpen.withLock { $0 = [] }
+        _ = keeper.restore()
+        #expect(zone.isOpen)
+        #expect(purgedWhileOpen.withLock { $0 } == [false])
+        keeper.stop()
+    }
+
+    /// A file whose lower storage hangs keeps its own keys, and no others.
+    @Test func aFileThatHangsKeepsNoOthersKeys() throws {
+        let test = try TestVolume()
+        let (hung, other) = (try test.create("hung"), try test.create("other"))
+        for file in [hung, other] { try file.write([1, 2, 3]) }
+        let (volume, zone, inodes) = (test.volume, try test.volume.zone(.root), [hung.inode, other.inode])
+        let isOtherFree = Mutex(false)
+        let revoked = DispatchGroup()
+        FaultInjection.arm(nth: 1, of: [.pwrite]) { [self] in
+            DispatchQueue.global().async(group: revoked) {
+                _ = zone.drain(.keyRevoked)
+                _ = volume.settle(inodes)
+                zone.close(.keyRevoked)
+                _ = volume.forgetKeys(of: inodes)
+            }
+            let isFree = wait { volume.keysHeld(by: [inodes[1]]) == 0 }
+            isOtherFree.withLock { $0 = isFree }
+        }
+        try? hung.write([2, 2, 2], at: 1)
+        FaultInjection.disarm()
+        revoked.wait()
+        #expect(isOtherFree.withLock { $0 })
+        #expect(wait { volume.keysHeld(by: inodes) == 0 })
+        for file in [hung, other] { file.close() }
     }
 }

@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 from harness import equal, on_volume, raises
-from harness.process import Failed
+from harness.process import Failed, alive
 from harness.scene import Scene
 from harness.tokens import FaultyModule, keys_of
 
@@ -239,4 +241,53 @@ def times_while_revoked(volume):
     os.close(fd)
     volume.remount()
     equal((volume.mountpoint / "file").read_bytes(), b"c" * 4096 + b"a" * 4096)
+    volume.unmount().check()
+
+
+PIDS = Path("/sys/fs/cgroup/pids")
+
+
+@contextmanager
+def no_more_threads(pid):
+    """The process can start none."""
+    group = PIDS / f"lethefs-test-{pid}"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        (group / "pids.max").write_text("1")
+        yield
+    finally:
+        (group / "pids.max").write_text("max")
+        (PIDS / "cgroup.procs").write_text(str(pid))
+        group.rmdir()
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def without_another_thread(volume):
+    """The daemon can start no thread: the zone is closed when its lease ends all the same, and comes back afterwards."""
+    if not (PIDS / "cgroup.procs").exists():
+        return
+    volume.init().mount("allow_other,probe=0.5,lease=3")
+    guardian = json.loads(volume.command("status", volume.mountpoint, "--json").stdout)["guardian"]
+    (volume.mountpoint / "file").write_bytes(b"d" * 10000)
+    fd = os.open(volume.mountpoint / "file", os.O_RDONLY)
+    with no_more_threads(volume.daemon):
+        began = time.monotonic()
+        while True:
+            try:
+                equal(os.pread(fd, 1, 0), b"d")
+            except OSError as error:
+                equal(error.errno, errno.ENOKEY)
+                break
+            assert time.monotonic() - began < 20, "read without a lease"
+            time.sleep(0.05)
+        # It answers, by its one thread that listens.
+        told = state(volume)
+        equal(told["state"], "revoked")
+        report = told["lastRevocation"]
+        assert report["isComplete"] and report["closedMilliseconds"] < 5000, report
+        assert alive(guardian) and alive(volume.daemon)
+    wait_state(volume, "open")
+    equal(os.pread(fd, 1, 0), b"d")
+    os.close(fd)
     volume.unmount().check()
