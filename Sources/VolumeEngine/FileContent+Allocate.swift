@@ -18,8 +18,9 @@ extension FileContent {
         guard count <= Geometry.maximumSize, offset <= Geometry.maximumSize - count else { throw .fileTooBig }
         guard mode.isSubset(of: [.keepSize, .punchHole, .zeroRange]) else { throw .notSupported }
         _ = try volume.keys(inode.zone)
-        try prepareChange()
-        try lock.writing { () throws(Errno) in
+        try ensureKeys()
+        // Those at both ends of what is made zero, and the one in which the file ends, before and after.
+        try changing(sealing: 4) { () throws(Errno) in
             guard isWritable else { throw .badDescriptor }
             try requireKeys()
             changes.noteAll()

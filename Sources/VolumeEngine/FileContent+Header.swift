@@ -76,7 +76,7 @@ extension FileContent {
     /// A new DEK for all pages from now on; the old one stays for the pages that it sealed. The new wrap is durable before the
     /// first page under it.
     private func replaceDEK() throws(Errno) {
-        // `prepareChange` has made room, unless two DEKs ran out since.
+        // `changing` has made room.
         guard header.slots.count < DEKSlot.maximumCount, let newest = header.slots.map(\.version).max(),
             newest.rawValue < PageLeader.maximumVersion
         else { throw .io }

@@ -3,10 +3,27 @@ import VolumeFormat
 
 /// A file's four slots are taken, and it needs a fifth DEK.
 extension FileContent {
+    /// Runs `body` with `lock` held alone. Where a fifth DEK would be needed to seal `pages`, the others have gone before. No lock is held.
+    @inline(__always)
+    func changing(sealing pages: Int, _ body: () throws(Errno) -> Void) throws(Errno) {
+        while try lock.writing({ () throws(Errno) -> Bool in
+            if needsRoom(sealing: pages) { return true }
+            try body()
+            return false
+        }) { try makeRoom() }
+    }
+
+    /// Only then: a page that cannot be opened keeps its DEK's slot, and no program from the rest. The caller holds `lock`.
+    private func needsRoom(sealing pages: Int) -> Bool {
+        invocationsLeft < UInt64(pages) && header.slots.count == DEKSlot.maximumCount
+            && header.slots[header.currentIndex].invocationBound >= volume.options.invocationLimit
+            && isWritable && stage != .unwritten
+    }
+
     /// All pages and attributes under the current DEK, and only its slot, at once and under the lock: before a fifth DEK is needed, since
     /// attributes cannot be sealed anew while `lock` alone is held: their gate comes before it. No lock is held.
     @inline(never)
-    func makeRoom() throws(Errno) {
+    private func makeRoom() throws(Errno) {
         try volume.storingTrees { () throws(Errno) in
             try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in
                 try volume.gate(inode).lock.withLock { (_) throws(Errno) in

@@ -21,7 +21,8 @@ extension FileContent {
         case stored(KeyVersion)
         /// Nothing was stored: the current DEK is new enough, and old ones are still there.
         case underway(KeyVersion)
-        /// Four slots: the pages first have to be brought to the current DEK.
+        /// Nothing was stored, and the current DEK is due: the pages first have to be brought to it, and old ones have to go. The fourth slot
+        /// is left to programs, since a page that cannot be opened keeps the slots that there are.
         case full(KeyVersion)
     }
 
@@ -65,7 +66,7 @@ extension FileContent {
             if let prepared = header.slots.first(where: { $0.created > cutoff && $0.version > slot.version }) {
                 return .stored(prepared.version)
             }
-            guard header.slots.count < DEKSlot.maximumCount else { return .full(slot.version) }
+            guard header.slots.count < DEKSlot.maximumCount - 1 else { return .full(slot.version) }
             let previous = (header, keys)
             let fresh = try freshSlot(cutoff)
             header.slots.append(fresh.slot)
@@ -194,17 +195,20 @@ extension FileContent {
     func resealPages(from first: UInt64, count: Int, _ buffer: RequestBuffer) throws(Errno) -> Int? {
         buffer.willUse(pages: count)
         for attempt in 0..<4 {
-            try prepareChange()
+            try ensureKeys()
             if attempt == 3 {
                 // Somebody writes all the time: he waits this once.
-                return try lock.writing { () throws(Errno) in
-                    guard let pages = try reserve(from: first, count) else { return nil }
-                    return try storePages(from: first, try sealStale(from: first, count: pages, buffer), buffer)
+                var sealed: Int?
+                try changing(sealing: count + 1) { () throws(Errno) in
+                    guard let pages = try reserve(from: first, count) else { return }
+                    sealed = try storePages(from: first, try sealStale(from: first, count: pages, buffer), buffer)
                 }
+                return sealed
             }
-            let reserved: Reservation? = try lock.writing { () throws(Errno) in
-                guard let pages = try reserve(from: first, count) else { return nil }
-                return Reservation(pages: pages, changes: changes.count, key: current.content.identity)
+            var reserved: Reservation?
+            try changing(sealing: count + 1) { () throws(Errno) in
+                guard let pages = try reserve(from: first, count) else { return }
+                reserved = Reservation(pages: pages, changes: changes.count, key: current.content.identity)
             }
             guard let reserved else { return nil }
             let stale: Stale? = try lock.reading { () throws(Errno) in

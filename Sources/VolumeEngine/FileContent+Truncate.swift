@@ -8,15 +8,16 @@ extension FileContent {
     package func truncate(to newSize: UInt64) throws(Errno) {
         guard newSize <= Geometry.maximumSize else { throw .fileTooBig }
         _ = try volume.keys(inode.zone)
-        try prepareChange()
-        try lock.writing { () throws(Errno) in try truncateLocked(to: newSize) }
+        try ensureKeys()
+        // The page in which the file ends, before and after.
+        try changing(sealing: newSize == 0 ? 0 : 2) { () throws(Errno) in try truncateLocked(to: newSize) }
     }
 
     func truncateLocked(to newSize: UInt64) throws(Errno) {
         guard isWritable else { throw .badDescriptor }
         try requireKeys()
         changes.noteAll()
-        _ = try prepareHeader(sealing: 1, inPlace: false)
+        _ = try prepareHeader(sealing: newSize == 0 ? 0 : 1, inPlace: false)
         edge.forget()
         if newSize < size { try shrink(to: newSize) } else { try grow(to: newSize) }
         // A last page that is a hole tells no size after a crash: then the header does.

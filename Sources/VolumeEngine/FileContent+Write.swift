@@ -10,9 +10,12 @@ extension FileContent {
         guard offset <= Geometry.maximumSize - UInt64(data.count) else { throw .fileTooBig }
         // What the kernel holds of a draining zone is stored still.
         _ = try volume.storingKeys(inode.zone)
-        try prepareChange()
+        try ensureKeys()
         let sealed = try sealAhead(data, at: offset, buffer)
-        try lock.writing { () throws(Errno) in try writeLocked(data, at: offset, buffer, sealed) }
+        // Pages at both ends, and the one in which the file ends.
+        try changing(sealing: data.count / Geometry.payload + 3) { () throws(Errno) in
+            try writeLocked(data, at: offset, buffer, sealed)
+        }
     }
 
     /// Pages that lie in the buffer already, sealed.

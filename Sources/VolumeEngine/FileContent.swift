@@ -18,9 +18,7 @@ package final class FileContent: @unchecked Sendable {
     /// The lower file; writable if `isWritable`.
     var descriptor: Descriptor
     var isWritable: Bool
-    var header: FileHeader {
-        didSet { crowded.store(header.slots.count == DEKSlot.maximumCount, ordering: .relaxed) }
-    }
+    var header: FileHeader
     /// Keys of the header's slots, in the same order. Empty after a revocation, until the zone is open again and somebody asks.
     var keys: [FileKeys]
     /// All-zero pages read as zeros: the file is sparse, or a crash may have left some.
@@ -52,7 +50,6 @@ package final class FileContent: @unchecked Sendable {
     let hasKeys = Atomic<Bool>(true)
     private let writers = Atomic<Bool>(false)
     private let failures = Atomic<UInt64>(0)
-    private let crowded = Atomic<Bool>(false)
 
     /// What the lower storage holds as this file's header.
     enum HeaderStage {
@@ -136,7 +133,6 @@ package final class FileContent: @unchecked Sendable {
         tailIsDoubtful = loaded.isDoubtful
         lengthTellsSize = loaded.lengthTellsSize
         size = loaded.size
-        crowded.store(header.slots.count == DEKSlot.maximumCount, ordering: .relaxed)
     }
 
     /// Somebody has opened it for writing since it was first opened: the kernel may hold pages that are not stored yet.
@@ -147,16 +143,6 @@ package final class FileContent: @unchecked Sendable {
     @inline(__always)
     func ensureKeys() throws(Errno) {
         if !hasKeys.load(ordering: .acquiring) { try restoreKeys() }
-    }
-
-    /// All slots are taken: the next DEK would find no room. A hint without the lock.
-    var isCrowded: Bool { crowded.load(ordering: .relaxed) }
-
-    /// As `ensureKeys`, before an operation that seals pages.
-    @inline(__always)
-    func prepareChange() throws(Errno) {
-        try ensureKeys()
-        if isCrowded { try makeRoom() }
     }
 
     private func restoreKeys() throws(Errno) {

@@ -26,6 +26,8 @@ final class ReencryptSweep: SweepVisitor {
         let content: FileContent
         let version: KeyVersion
         let isStored: Bool
+        /// Its old DEKs have to go before it can have a new one.
+        let isFull: Bool
         /// For reports: a plaintext path is made when one is due, and not kept while the sweep waits.
         let entry: SweepEntry
     }
@@ -113,10 +115,10 @@ final class ReencryptSweep: SweepVisitor {
                 lastUses: &uses)
         case .stored(let version), .underway(let version), .full(let version):
             kept = true
-            var isStored = false
-            if case .stored = prepared { isStored = true }
             add(
-                Work(inode: inode, content: content, version: version, isStored: isStored, entry: entry), thread)
+                Work(
+                    inode: inode, content: content, version: version, isStored: prepared == .stored(version),
+                    isFull: prepared == .full(version), entry: entry), thread)
         }
     }
 
@@ -145,13 +147,34 @@ final class ReencryptSweep: SweepVisitor {
     func finish(thread: Int) {
         let batch = batches.withLock { $0.removeValue(forKey: thread) ?? [] }
         guard !batch.isEmpty else { return }
-        let done = run(batch)
+        var done = run(batch)
+        let again = batch.filter { $0.isFull && done.contains($0.inode.generation) }
+        done.subtract(again.map(\.inode.generation))
+        done.formUnion(run(again.compactMap(prepareAgain)))
         for work in batch {
             release(work.inode, work.content)
             volume.closeContent(work.content)
             volume.table.release(work.inode)
         }
         for work in batch where done.contains(work.inode.generation) { note(bytes: 0) }
+    }
+
+    /// What had too many DEKs has the current one alone now, which is due.
+    private func prepareAgain(_ work: Work) -> Work? {
+        do throws(Errno) {
+            let prepared = try work.content.prepareReencryption(cutoff: cutoff)
+            switch prepared {
+            case .nothing, .done: return nil
+            case .stored(let version), .underway(let version), .full(let version):
+                guard prepared != .full(version) else { throw .again }
+                return Work(
+                    inode: work.inode, content: work.content, version: version,
+                    isStored: prepared == .stored(version), isFull: false, entry: work.entry)
+            }
+        } catch {
+            note(error, work)
+            return nil
+        }
     }
 
     /// The steps of a batch. What fails keeps both DEKs, and is found again by the next sweep. Returns who is done.
