@@ -56,9 +56,10 @@ extension FileContent {
                 invocationsLeft = 0
                 return .done
             }
-            // Nodes of a page tree, of a time when it was larger, may be under the old DEK.
+            // Nodes of a page tree, of a time when it was larger, may be under the old DEK; and so may pages, if the power goes, where they
+            // were cut off in this mount.
             if !hasAttributes, size <= UInt64(Geometry.firstPayload), stage != .doubtful, !tailIsDoubtful,
-                tree?.hasNodes != true
+                header.epoch < volume.epoch, tree?.hasNodes != true
             {
                 try reencryptFirstPage(cutoff)
                 return .done

@@ -37,7 +37,7 @@ import VolumeFormat
         let coverage = try test.mount.coverage(.root)
         if flush < 3 {
             #expect(
-                coverage.deks[.first]?.files == 1 || coverage.mixed == 1,
+                coverage.deks[.first]?.files == 2 || coverage.mixed == 2,
                 "the old DEK went with a failed flush: \(coverage)")
         }
         #expect(isRefused { try reencrypt(test) })

@@ -77,4 +77,27 @@ import VolumeFormat
         grown.close()
         #expect(test.check().findings == [])
     }
+
+    /// A truncation is not stored yet when the file is re-encrypted, no flush succeeds, and the power goes: what was cut off can be opened.
+    @Test func reencryptedBeforeItWasStored() throws {
+        let test = try TestVolume(features: [])
+        try test.write("file", [UInt8](repeating: 7, count: 10_000))
+        let name = try #require(test.lowerNames().first { !$0.contains(".") })
+        let before = try Data(contentsOf: URL(fileURLWithPath: test.lower + "/" + name))
+        let file = try test.open("file")
+        try file.truncate(to: 3000)
+        file.close()
+        let editing = RewrapTests.editing(test)
+        let work = try test.mount.beginReencryption(.root, scope: nil, rate: 0, flags: [], editing: editing)
+        FaultInjection.arm(nth: 1, of: [.fsync, .fdatasync, .syncfs], fault: .errno(.io), repeats: true)
+        _ = try? test.mount.reencrypt(.root, work, editing: editing, control: SweepControl(), threads: 1)
+        FaultInjection.disarm()
+        let handle = try Foundation.FileHandle(forUpdating: URL(fileURLWithPath: test.lower + "/" + name))
+        try handle.seek(toOffset: 4096)
+        try handle.write(contentsOf: before[4096...])
+        try handle.close()
+        try test.crash()
+        #expect(try test.read("file").prefix(3000).elementsEqual([UInt8](repeating: 7, count: 3000)))
+        #expect(test.check().findings == [])
+    }
 }
