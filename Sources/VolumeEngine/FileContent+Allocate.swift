@@ -41,7 +41,8 @@ extension FileContent {
     private func reserve(from start: UInt64, to end: UInt64) throws(Errno) {
         let first = Geometry.page(at: start).rawValue * UInt64(Geometry.pageSize)
         let last = (Geometry.page(at: end - 1).rawValue + 1) * UInt64(Geometry.pageSize)
-        if stage == .unwritten { _ = try prepareHeader(sealing: 0, inPlace: false) }
+        // What a crash left behind the end is cut off before, and not what is reserved here.
+        _ = try prepareHeader(sealing: 0, inPlace: false)
         try Lower.allocate(descriptor, mode: FALLOC_FL_KEEP_SIZE, at: first, count: last - first)
     }
 

@@ -41,6 +41,7 @@ extension Volume {
             if let parent = inode.state.withLock({ $0.location?.parent }) { inode.setZone(try handle(parent).zone) }
             let content = try FileContent(creating: inode, in: self, descriptor: descriptor, id: id)
             content.isWritable = isWritable
+            content.tailIsDoubtful = !isWritable
             return content
         }
         if hasPlaces { try verifyPlace(of: inode, loaded.header.file, LowerNode(descriptor)) }
