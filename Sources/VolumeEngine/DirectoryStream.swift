@@ -190,9 +190,7 @@ extension Volume {
         do throws(Errno) { return try Lower.open(path: node.procPath, flags: flags, for: purpose) } catch {
             guard error == .access else { throw error }
         }
-        return try gate(inode).lock.withLock { (_) throws(Errno) in
-            guard let opened = try openAgainstMode(node, flags: flags) else { throw .access }
-            return opened
-        }
+        guard let opened = try openAgainstMode(node, flags: flags) else { throw .access }
+        return opened
     }
 }

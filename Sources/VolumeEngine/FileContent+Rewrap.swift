@@ -143,12 +143,10 @@ extension Volume {
         do { return try entry.open(self, flags: flags) } catch {
             guard error == .access, !isPrivileged else { throw error }
             let node = try entry.open(self, flags: Int32(LINUX_O_PATH))
-            let info = try Lower.stat(node)
-            guard info.st_uid == geteuid(), info.st_mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { throw error }
-            try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o600)
-            let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
-            try Lower.changeMode(node, to: info.st_mode & 0o7777)
-            return try opened.get()
+            guard Inode.Kind(mode: try Lower.stat(node).st_mode) == .regular,
+                let opened = try openAgainstMode(node, flags: flags)
+            else { throw error }
+            return opened
         }
     }
 

@@ -43,16 +43,12 @@ struct LowerNode {
         }
     }
 
-    /// The mode of a plain user's own object may keep even him out: it is lifted for the moment.
-    fileprivate func againstMode<R>(_ body: () throws(Errno) -> R) throws(Errno) -> R {
+    /// The mode of a plain user's own object may keep even him out.
+    fileprivate func againstMode<R>(_ volume: Volume, _ body: () throws(Errno) -> R) throws(Errno) -> R {
         let flags = Int32(LINUX_O_PATH) | (follow ? 0 : O_NOFOLLOW)
         let node = try Lower.open(path: path, flags: flags)
-        let info = try Lower.stat(node)
-        guard info.st_uid == geteuid() else { throw .access }
-        try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o600)
-        let result = Result { () throws(Errno) in try body() }
-        try Lower.changeMode(node, to: info.st_mode & 0o7777)
-        return try result.get()
+        guard let result = try volume.withLiftedMode(node, body) else { throw .access }
+        return result
     }
 }
 
@@ -62,7 +58,7 @@ extension Volume {
         let bytes: [UInt8]?
         do throws(Errno) { bytes = try node.read() } catch {
             guard error == .access, !isPrivileged else { throw error }
-            bytes = try node.againstMode { () throws(Errno) in try node.read() }
+            bytes = try node.againstMode(self) { () throws(Errno) in try node.read() }
         }
         guard let bytes else { return nil }
         do { return try bytes.withUnsafeBytes { try PlaceList(parsing: $0) } } catch {
@@ -77,7 +73,7 @@ extension Volume {
         do throws(Errno) {
             do throws(Errno) { try node.write(bytes) } catch {
                 guard error == .access, !isPrivileged else { throw error }
-                try node.againstMode { () throws(Errno) in try node.write(bytes) }
+                try node.againstMode(self) { () throws(Errno) in try node.write(bytes) }
             }
         } catch {
             // ext4 says ENOSPC both where an inode's attributes fill their block and where the disk is full.

@@ -159,12 +159,8 @@ extension Volume {
         do { return try Lower.open(parent, name, flags: flags) } catch {
             guard error == .access, !isPrivileged else { throw error }
             let node = try Lower.open(parent, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
-            let info = try Lower.stat(node)
-            guard info.st_uid == geteuid() else { throw error }
-            try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o700)
-            let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
-            try Lower.changeMode(node, to: info.st_mode & 0o7777)
-            return try opened.get()
+            guard let opened = try openAgainstMode(node, flags: flags) else { throw error }
+            return opened
         }
     }
 }

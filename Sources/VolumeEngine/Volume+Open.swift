@@ -110,17 +110,6 @@ extension Volume {
 
     /// Whether something of a file that is only read may have to be stored: nodes of its page tree, its place, what a crash left in doubt.
     private var mayStoreBesides: Bool { trees != nil || hasPlaces || isAfterCrash || isDirty }
-
-    /// A plain user's own file or directory whose mode keeps even the owner out (0400, 0200, 0000): the kernel has checked the program's
-    /// access already, so the mode is lifted for the moment of opening. The caller holds the gate: two at once would take the lifted mode for its own.
-    func openAgainstMode(_ node: Descriptor, flags: Int32) throws(Errno) -> Descriptor? {
-        let info = try Lower.stat(node)
-        guard info.st_uid == geteuid() else { return nil }
-        try Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o600)
-        let opened = Result { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
-        try Lower.changeMode(node, to: info.st_mode & 0o7777)
-        return try opened.get()
-    }
 }
 
 extension FileContent {

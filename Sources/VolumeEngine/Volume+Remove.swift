@@ -60,12 +60,9 @@ extension Volume {
         let flags = O_RDONLY | O_NONBLOCK | O_NOCTTY
         do { return try Lower.open(handle.descriptor, name, flags: flags) } catch {
             guard error == .access, !isPrivileged,
-                let node = try? Lower.open(handle.descriptor, name, flags: Int32(LINUX_O_PATH)),
-                let info = try? Lower.stat(node), info.st_uid == geteuid()
+                let node = try? Lower.open(handle.descriptor, name, flags: Int32(LINUX_O_PATH))
             else { return nil }
-            try? Lower.changeMode(node, to: info.st_mode & 0o7777 | 0o400)
-            defer { try? Lower.changeMode(node, to: info.st_mode & 0o7777) }
-            return try? Lower.open(path: node.procPath, flags: flags)
+            return try? openAgainstMode(node, flags: flags)
         }
     }
 

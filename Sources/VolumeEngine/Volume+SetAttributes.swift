@@ -73,7 +73,7 @@ extension Volume {
             try Lower.changeOwner(node.descriptor, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)
         }
         if let mode = changes.mode {
-            try node.changeMode(to: mode & 0o7777)
+            try withOwnMode { () throws(Errno) in try node.changeMode(to: mode & 0o7777) }
         } else if changes.clearsSetID {
             try clearSetID(node)
         }
@@ -114,11 +114,13 @@ extension Volume {
     }
 
     private func clearSetID(_ node: Node) throws(Errno) {
-        let mode = try Lower.stat(node.descriptor).st_mode
-        guard mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
-        var cleared = mode & ~mode_t(S_ISUID)
-        if mode & 0o010 != 0 { cleared &= ~mode_t(S_ISGID) }
-        if cleared != mode { try node.changeMode(to: cleared & 0o7777) }
+        try withOwnMode { () throws(Errno) in
+            let mode = try Lower.stat(node.descriptor).st_mode
+            guard mode & mode_t(S_IFMT) == mode_t(S_IFREG) else { return }
+            var cleared = mode & ~mode_t(S_ISUID)
+            if mode & 0o010 != 0 { cleared &= ~mode_t(S_ISGID) }
+            if cleared != mode { try node.changeMode(to: cleared & 0o7777) }
+        }
     }
 
     /// statfs(2), with this format's own limits.

@@ -78,6 +78,8 @@ package final class Volume: Sendable {
     let flushed: Descriptor
     /// One flush by `flushed` at a time, so that its outcome is noted before another begins. A leaf; held over that call alone.
     let flushing = Mutex<Void>(())
+    /// Modes of a plain user's own files are lifted, changed and put back by one at a time. A leaf; held over those calls and an opening.
+    let lifting = Mutex<Void>(())
 
     /// Serialises opening, creating and closing the content of one file; held over lower I/O, never over anything else.
     final class Gate: Sendable {
