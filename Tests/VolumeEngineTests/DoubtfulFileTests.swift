@@ -16,8 +16,10 @@ import VolumeFormat
         let test = try TestVolume(inMemory: true, features: [])
         let file = try test.create("file")
         try file.write([UInt8](repeating: 7, count: 10_000))
+        // From here on the header says "open": it is the page that cannot be stored.
+        try file.write([7], at: 100)
         FaultInjection.arm(nth: 1, of: [.pwrite, .ftruncate], fault: .errno(.io), repeats: true)
-        #expect(throws: Errno.io) { try file.write([1, 2, 3], at: 20_000) }
+        #expect(throws: Errno.io) { try file.write([1, 2, 3], at: 10_000) }
         FaultInjection.disarm()
         try file.allocate(mode, at: 0, count: 400_000)
         try file.write([8], at: 100)
