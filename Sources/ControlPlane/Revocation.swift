@@ -46,7 +46,7 @@ struct Revocation {
     private static let purgeSeconds = 10.0
     private static let wipeSeconds = 5.0
     /// A revocation takes no longer than its steps may, and the canary.
-    static let longestSeconds = drainSeconds + 2 * purgeSeconds + wipeSeconds + 5
+    static let longestSeconds = drainSeconds + 2 * purgeSeconds + 2 * wipeSeconds + 5
 
     /// Runs on a thread that serves no request and holds no lock.
     func run(_ zone: Zone, reason: Errno, cause: String) -> RevocationReport {
@@ -80,8 +80,8 @@ struct Revocation {
         let purged = elapsed()
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
-        // One that was answered while the zone was open may have come to the kernel after the purge.
-        _ = Deadline.run(seconds: Self.wipeSeconds) { kernel.invalidateAttributes(last.map(\.node)) }
+        // Attributes of before may have come to the kernel after the purge, and let a write follow.
+        let isPurgedAgain = Deadline.run(seconds: Self.wipeSeconds) { kernel.purge(Self.files(last)) } ?? false
 
         let outcome = canary.check()
         let count = last.count
@@ -92,7 +92,7 @@ struct Revocation {
             zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
             closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
             openFiles: openFiles, isDrained: isDrained && !volume.hasUnstored,
-            isComplete: isWiped == true && isPurged,
+            isComplete: isWiped == true && isPurged && isPurgedAgain,
             areRequestsWiped: areWiped,
             canary: outcome)
     }
@@ -158,15 +158,15 @@ struct Revocation {
     }
 
     /// Has the kernel write what it holds, in large pieces; the purge then waits for it, and writes what is left page by page. One file of any
-    /// zone whose lower storage hangs holds this up: it is not waited for long, and the purge does it for all others.
+    /// zone whose lower storage hangs holds this up: it is not waited for long, and the purge does it for all others. Whether something was not
+    /// stored, for lack of room say, only this tells: false when it was late.
     private func flush(_ root: Int32) -> Bool {
         guard root >= 0 else { return true }
         let failed = Deadline.run(seconds: Self.syncSeconds) {
             defer { close(root) }
             return syncfs(root)
         }
-        // One of another zone is none of this one's: the purge knows.
-        return (failed ?? 0) == 0
+        return failed == 0
     }
 
     private func expireNames(_ inodes: [Inode]) {

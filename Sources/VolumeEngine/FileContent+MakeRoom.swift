@@ -10,14 +10,31 @@ extension FileContent {
             if needsRoom(sealing: pages) { return true }
             try body()
             return false
-        }) { try makeRoom() }
+        }) {
+            do throws(Errno) { try makeRoom() } catch {
+                let isNeeded = lock.writing { () -> Bool in
+                    roomIsRefused = true
+                    return isUsedUp
+                }
+                if isNeeded { throw error }
+            }
+        }
     }
 
-    /// Only then: a page that cannot be opened keeps its DEK's slot, and no program from the rest. The caller holds `lock`.
+    /// The current DEK may seal no more: another one has to take over.
+    private var isUsedUp: Bool {
+        header.slots[header.currentIndex].invocationBound >= volume.options.invocationLimit
+    }
+
+    /// While the current DEK has invocations for all pages that may have to be sealed by it, or else when it has none left: a page that cannot be
+    /// opened keeps its DEK's slot, and no program from the rest. The caller holds `lock`.
     private func needsRoom(sealing pages: Int) -> Bool {
-        invocationsLeft < UInt64(pages) && header.slots.count == DEKSlot.maximumCount
-            && header.slots[header.currentIndex].invocationBound >= volume.options.invocationLimit
-            && isWritable && stage != .unwritten
+        guard invocationsLeft < UInt64(pages), header.slots.count == DEKSlot.maximumCount, isWritable,
+            stage != .unwritten
+        else { return false }
+        if isUsedUp { return true }
+        let bound = header.slots[header.currentIndex].invocationBound + Geometry.pageCount(forSize: size)
+        return !roomIsRefused && bound >= volume.options.invocationLimit
     }
 
     /// All pages and attributes under the current DEK, and only its slot, at once and under the lock: before a fifth DEK is needed, since
@@ -46,6 +63,8 @@ extension FileContent {
         defer { volume.buffers.give(buffer) }
         guard !volume.hasLostFlush else { throw .io }
         let pages = Geometry.pageCount(forSize: size)
+        // SP 800-38D §8.3, whatever was refused before.
+        guard header.slots[header.currentIndex].invocationBound + pages <= 1 << 32 else { throw .io }
         // Stored before they are used.
         header.slots[header.currentIndex].invocationBound += pages
         try storeAsItIs()
@@ -62,5 +81,6 @@ extension FileContent {
             throw error
         }
         try letOldDEKsGo()
+        roomIsRefused = false
     }
 }

@@ -17,9 +17,17 @@ extension FileContent {
         guard isWritable else { throw .badDescriptor }
         try requireKeys()
         changes.noteAll()
-        _ = try prepareHeader(sealing: newSize == 0 ? 0 : 1, inPlace: false)
-        edge.forget()
-        if newSize < size { try shrink(to: newSize) } else { try grow(to: newSize) }
+        // Of an empty file no tail is left to be cut, which would have to be sealed.
+        let wasDoubtful = tailIsDoubtful
+        if newSize == 0 { tailIsDoubtful = false }
+        do throws(Errno) {
+            _ = try prepareHeader(sealing: newSize == 0 ? 0 : 1, inPlace: false)
+            edge.forget()
+            if newSize < size || newSize == 0 { try shrink(to: newSize) } else { try grow(to: newSize) }
+        } catch {
+            tailIsDoubtful = wasDoubtful
+            throw error
+        }
         // A last page that is a hole tells no size after a crash: then the header does.
         header.size = size
         header.generation += 1

@@ -28,6 +28,8 @@ package final class FileContent: @unchecked Sendable {
     var lengthTellsSize: Bool
     /// Something may lie behind the end, left by a crash or by a call that failed: it goes before anything else changes.
     var tailIsDoubtful = false
+    /// Old DEKs could not be made to go early: the next attempt is when nothing can be sealed any more.
+    var roomIsRefused = false
     /// Pages that may still be sealed under the stored invocation bound.
     var invocationsLeft: UInt64 {
         get { leased.load(ordering: .relaxed) }

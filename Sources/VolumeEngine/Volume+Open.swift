@@ -14,6 +14,9 @@ extension Volume {
                 if hasPlaces { try verifyPlace(ofOpen: content) }
                 try content.join(forWriting: forWriting) { () throws(Errno) in
                     let (descriptor, isWritable, _) = try openLower(inode, forWriting: true)
+                    if isWritable, content.lock.reading({ content.stage == .unwritten }) {
+                        try removeLostAttributes(descriptor)
+                    }
                     return (descriptor, isWritable)
                 }
                 if forWriting { content.noteWriter() }

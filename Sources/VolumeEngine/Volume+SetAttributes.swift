@@ -70,7 +70,10 @@ extension Volume {
         if changes.mode != nil || changes.uid != nil || changes.gid != nil { try admit(inode) }
         let node = try node(inode)
         if changes.uid != nil || changes.gid != nil {
-            try Lower.changeOwner(node.descriptor, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)
+            // Set-ID bits go with it.
+            try withOwnMode { () throws(Errno) in
+                try Lower.changeOwner(node.descriptor, uid: changes.uid ?? uid_t.max, gid: changes.gid ?? gid_t.max)
+            }
         }
         if let mode = changes.mode {
             try withOwnMode { () throws(Errno) in try node.changeMode(to: mode & 0o7777) }

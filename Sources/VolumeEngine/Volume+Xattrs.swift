@@ -73,7 +73,10 @@ extension Volume {
         defer { inode.attributesChange() }
         if Self.isClear(name) {
             let node = try open(inode, flags: Int32(LINUX_O_PATH))
-            return try Lower.setAttribute(path: node.procPath, name, value, flags: flags)
+            // It changes the mode.
+            return try withOwnMode { () throws(Errno) in
+                try Lower.setAttribute(path: node.procPath, name, value, flags: flags)
+            }
         }
         guard Self.isSealable(name) else { throw .notSupported }
         guard name.utf8.count <= XattrPlaintext.maximumName else { throw .range }
@@ -172,7 +175,7 @@ extension Volume {
         try admit(inode)
         if Self.isClear(name) {
             let node = try open(inode, flags: Int32(LINUX_O_PATH))
-            return try Lower.removeAttribute(path: node.procPath, name)
+            return try withOwnMode { () throws(Errno) in try Lower.removeAttribute(path: node.procPath, name) }
         }
         guard Self.isSealable(name) else { throw .notSupported }
         try attributeGate(inode).lock.withLock { (_) throws(Errno) in
