@@ -81,7 +81,8 @@ struct Revocation {
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
         // Attributes of before may have come to the kernel after the purge, and let a write follow.
-        let isPurgedAgain = Deadline.run(seconds: Self.wipeSeconds) { kernel.purge(Self.files(last)) } ?? false
+        let isPurgedAgain =
+            Deadline.run(seconds: Self.wipeSeconds, mustRun: true) { kernel.purge(Self.files(last)) } ?? false
 
         let outcome = canary.check()
         let count = last.count

@@ -38,12 +38,31 @@ def listing_into(directory, file):
     return pid, writing
 
 
+def state_of(directory):
+    with open(f"{directory}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def stop(pid):
+    """Returns when none of its threads runs any more."""
+    def states():
+        try:
+            return {state_of(f"/proc/{pid}/task/{thread}") for thread in os.listdir(f"/proc/{pid}/task")}
+        except FileNotFoundError:  # One that has just ended.
+            return set()
+
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while states() != {"T"}:
+        assert time.monotonic() < deadline, "the daemon does not stop"
+        time.sleep(0.001)
+
+
 def wait_held(pid):
     """Until it waits in the kernel."""
     deadline = time.monotonic() + 20
     while True:
-        with open(f"/proc/{pid}/stat") as file:
-            state = file.read().rpartition(")")[2].split()[0]
+        state = state_of(f"/proc/{pid}")
         with open(f"/proc/{pid}/syscall") as file:
             call = file.read().split()[0]
         if state in "DS" and call == str(SYS_getdents64):
@@ -68,7 +87,7 @@ def of_a_stopped_daemon(volume):
     cache_listing(volume.mountpoint)
     pid, begin = listing_into(volume.mountpoint, volume.mountpoint / "buffer")
     time.sleep(0.2)
-    os.kill(volume.daemon, signal.SIGSTOP)
+    stop(volume.daemon)
     os.write(begin, b"x")
     try:
         wait_held(pid)
@@ -104,7 +123,7 @@ def of_another_mount(volume):
     witness = Witness(volume.mountpoint)
     listers = [listing_into(directory, other.mountpoint / f"buffer {number}") for number, directory in enumerate(directories)]
     time.sleep(0.5)
-    os.kill(other.daemon, signal.SIGSTOP)
+    stop(other.daemon)
     try:
         for pid, begin in listers:
             os.write(begin, b"x")
@@ -121,6 +140,7 @@ def of_another_mount(volume):
     finally:
         os.kill(other.daemon, signal.SIGCONT)
         for pid, begin in listers:
+            os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(begin)
     for directory in directories:
