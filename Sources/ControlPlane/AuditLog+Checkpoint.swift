@@ -5,7 +5,7 @@ import Storage
 extension AuditLog {
     /// Starts the thread that tries failed writes again, writes summaries, and makes checkpoints when they are due.
     package func start() {
-        Thread.detach { [self] in
+        PlainThread.detach { [self] in
             while !stopped.load(ordering: .acquiring) {
                 usleep(500_000)
                 flushCounters(all: false)

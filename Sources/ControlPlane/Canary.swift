@@ -34,7 +34,7 @@ package struct Canary: Sendable {
         guard let device else { return .unsought }
         return open {
             let inodes = volume.retainInodes(of: zone)
-            defer { if !Thread.detach({ volume.release(inodes) }) { volume.release(inodes) } }
+            defer { if !PlainThread.detach({ volume.release(inodes) }) { volume.release(inodes) } }
             guard let sample = volume.sample(inodes) else { return Canary(descriptor: -1, isDirectory: false) }
             let path = Array(mountPoint.utf8) + [UInt8(ascii: "/")] + sample.path
             return Canary(

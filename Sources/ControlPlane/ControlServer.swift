@@ -1,5 +1,6 @@
 import CLinux
 import FoundationEssentials
+import Storage
 import Synchronization
 
 /// The daemon's socket: answers requests of the same user, or root, each connection on a thread of its own.
@@ -33,7 +34,7 @@ package final class ControlServer: Sendable {
 
     /// Serves until `stop`. False where no thread can be had for it.
     package func start() -> Bool {
-        Thread.detach { [self] in
+        PlainThread.detach { [self] in
             while !stopped.load(ordering: .acquiring) {
                 let connection = linux_accept(listener)
                 guard connection >= 0 else {
@@ -55,7 +56,7 @@ package final class ControlServer: Sendable {
                     connections.subtract(1, ordering: .relaxed)
                 }
                 // A revocation does not wait until threads can be had again.
-                if !Thread.detach(serving) { serving() }
+                if !PlainThread.detach(serving) { serving() }
             }
             close(listener)
         }

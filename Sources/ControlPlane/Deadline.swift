@@ -1,4 +1,5 @@
 import CLinux
+import Storage
 import Synchronization
 
 /// Runs something that the kernel may keep from returning, and waits for it only so long.
@@ -12,7 +13,7 @@ package enum Deadline {
     ) -> R? {
         let box = Mailbox<R>()
         let isDecided = Decision()
-        let isRunning = Thread.detach {
+        let isRunning = PlainThread.detach {
             let result = body()
             // A path that it went by, say.
             linux_wipe_stack(Int(LINUX_STACK_USED))

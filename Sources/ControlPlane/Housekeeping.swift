@@ -1,4 +1,5 @@
 import CLinux
+import Storage
 import Synchronization
 import VolumeEngine
 
@@ -21,7 +22,7 @@ package final class Housekeeping: Sendable {
     package init(_ volume: Volume) { self.volume = volume }
 
     package func start() {
-        Thread.detach { [self] in
+        PlainThread.detach { [self] in
             var (uses, quiet, looks) = (0, 0, 0)
             var heap = HeapExcess()
             var mayTrim = true

@@ -88,7 +88,7 @@ struct Revocation {
         let count = last.count
         // The last reference to a file closes it, which may take as long as the lower storage wants. A wipe that is still under way gives
         // them back itself.
-        if isWiped != nil, !Thread.detach({ volume.release(last) }) { volume.release(last) }
+        if isWiped != nil, !PlainThread.detach({ volume.release(last) }) { volume.release(last) }
         return RevocationReport(
             zone: zone.id.rawValue, cause: cause, errno: reason.rawValue, at: Date.now, drainedMilliseconds: drained,
             closedMilliseconds: closed, purgedMilliseconds: purged, canaryMilliseconds: elapsed(), inodes: count,
@@ -104,7 +104,7 @@ struct Revocation {
         let inodes = volume.retainInodes(of: zone)
         let release: @Sendable () -> Void = { volume.release(inodes) }
         _ = Deadline.run(seconds: Self.purgeSeconds, mustRun: true) { kernel.purge(Self.files(inodes)) }
-        if !Thread.detach(release) { release() }
+        if !PlainThread.detach(release) { release() }
     }
 
     /// Everything that was accepted is stored, and the kernel holds nothing dirty. What hangs keeps nothing else from it.
@@ -160,7 +160,7 @@ struct Revocation {
 
     /// Has the kernel write what it holds, in large pieces; the purge then waits for it, and writes what is left page by page. One file of any
     /// zone whose lower storage hangs holds this up: it is not waited for long, and the purge does it for all others. Whether something was not
-    /// stored, for lack of room say, only this tells: false when it was late.
+    /// stored, for lack of room say, only this tells: false when it was late. Without the root the purge alone tells.
     private func flush(_ root: Int32) -> Bool {
         guard root >= 0 else { return true }
         let failed = Deadline.run(seconds: Self.syncSeconds) {

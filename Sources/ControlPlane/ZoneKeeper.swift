@@ -92,7 +92,7 @@ package final class ZoneKeeper: Sendable {
     }
 
     package func start() {
-        let isWatched = Thread.detach { [self] in
+        let isWatched = PlainThread.detach { [self] in
             Urgency.raiseThread()
             Run(self).loop()
         }
@@ -193,7 +193,7 @@ package final class ZoneKeeper: Sendable {
             guard !isHeld || !waiting.isEmpty else { return }
             let (mount, zone, mailbox) = (keeper.mount, keeper.zone.id, keeper.mailbox)
             let needsKeys = !keeper.zone.isOpen
-            isAsking = Thread.detach {
+            isAsking = PlainThread.detach {
                 do throws(KeyringError) {
                     var keys: ZoneKeys?
                     if needsKeys { keys = try mount.unlock(zone) } else { try mount.probe(zone) }

@@ -53,7 +53,7 @@ package final class Guardian: Sendable {
         for _ in 0..<Self.attempts {
             failed = spawn()
             guard failed != 0 else {
-                return DetachedThread.detach { [self] in watch() } ? 0 : EAGAIN
+                return PlainThread.detach { [self] in watch() } ? 0 : EAGAIN
             }
         }
         return failed

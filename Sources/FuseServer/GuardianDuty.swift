@@ -163,7 +163,7 @@ package struct GuardianDuty {
         let size = 2 << 20
         for _ in 0..<2 {
             let buffer = Buffer(address: .allocate(byteCount: size, alignment: 16))
-            DetachedThread.detach { while lethefs_device_refuse(Self.device, buffer.address, size) != -ENODEV {} }
+            PlainThread.detach { while lethefs_device_refuse(Self.device, buffer.address, size) != -ENODEV {} }
         }
     }
 

@@ -44,22 +44,22 @@ extension FileSystem {
         let (pointer, reader) = (request.pointer, request.context.pid)
         let directory = inode(node)
         var used = 0
+        // Inodes that the kernel gets with it, unless it gets nothing.
         var given: [Inode] = []
         do throws(Errno) {
             do throws(Errno) {
                 try volume.readDirectory(directory, from: Int64(offset), for: reader) { (item) throws(Errno) in
-                    let room = size - used
+                    let (place, room) = (output + used, size - used)
                     let needed =
                         plus
-                        ? try self.addPlus(pointer, output + used, room, directory, item, &given)
-                        : self.add(pointer, output + used, room, item)
+                        ? try addPlus(pointer, place, room, directory, item, &given)
+                        : add(pointer, place, room, item)
                     guard needed <= room else { return false }
                     used += needed
                     return true
                 }
-            } catch {
+            } catch  where used > 0 {
                 // What was read before the error is given first; the next call meets the error again.
-                if used == 0 { throw error }
             }
             try volume.mayGive(directory)
         } catch {

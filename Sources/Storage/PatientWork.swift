@@ -56,7 +56,7 @@ package final class PatientWork: Sendable {
         }
     }
 
-    private func start() -> Bool { DetachedThread.detach { [self] in work() } }
+    private func start() -> Bool { PlainThread.detach { [self] in work() } }
 
     private func work() {
         while true {

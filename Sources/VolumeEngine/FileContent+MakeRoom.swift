@@ -21,20 +21,23 @@ extension FileContent {
         }
     }
 
+    /// SP 800-38D §8.3: under one key, with random IVs.
+    private static let mostInvocations: UInt64 = 1 << 32
+
     /// The current DEK may seal no more: another one has to take over.
     private var isUsedUp: Bool {
         header.slots[header.currentIndex].invocationBound >= volume.options.invocationLimit
     }
 
-    /// While the current DEK has invocations for all pages that may have to be sealed by it, or else when it has none left: a page that cannot be
-    /// opened keeps its DEK's slot, and no program from the rest. The caller holds `lock`.
+    /// As long as the current DEK has invocations for all pages that may have to be sealed by it, which it would not have after the next lease, and another that is taken to seal ahead; or
+    /// else when it has none left: a page that cannot be opened keeps its DEK's slot, and no program from the rest. The caller holds `lock`.
     private func needsRoom(sealing pages: Int) -> Bool {
         guard invocationsLeft < UInt64(pages), header.slots.count == DEKSlot.maximumCount, isWritable,
             stage != .unwritten
         else { return false }
         if isUsedUp { return true }
-        let bound = header.slots[header.currentIndex].invocationBound + Geometry.pageCount(forSize: size)
-        return !roomIsRefused && bound >= volume.options.invocationLimit
+        let next = header.slots[header.currentIndex].invocationBound + 2 * volume.options.invocationLease
+        return !roomIsRefused && next + Geometry.pageCount(forSize: size) > volume.options.invocationLimit
     }
 
     /// All pages and attributes under the current DEK, and only its slot, at once and under the lock: before a fifth DEK is needed, since
@@ -63,8 +66,7 @@ extension FileContent {
         defer { volume.buffers.give(buffer) }
         guard !volume.hasLostFlush else { throw .io }
         let pages = Geometry.pageCount(forSize: size)
-        // SP 800-38D §8.3, whatever was refused before.
-        guard header.slots[header.currentIndex].invocationBound + pages <= 1 << 32 else { throw .io }
+        guard header.slots[header.currentIndex].invocationBound + pages <= Self.mostInvocations else { throw .io }
         // Stored before they are used.
         header.slots[header.currentIndex].invocationBound += pages
         try storeAsItIs()

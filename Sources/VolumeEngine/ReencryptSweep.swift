@@ -256,7 +256,7 @@ final class ReencryptSweep: SweepVisitor {
                 } catch { shared.failure.withLock { $0 = error } }
             }
         }
-        SweepThreads.run(content.size >= Self.largeBytes ? threads : 1, body)
+        PlainThread.run(content.size >= Self.largeBytes ? threads : 1, body)
         if let failure = shared.failure.withLock({ $0 }) { throw failure }
         return !control.isCancelled
     }

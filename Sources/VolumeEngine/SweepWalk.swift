@@ -140,7 +140,7 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
     private func walk(from first: Item) {
         let queue = SweepQueue<Item>()
         _ = queue.push(first)
-        SweepThreads.run(threads) { thread in
+        PlainThread.run(threads) { thread in
             while let item = queue.next() {
                 if control.isCancelled { queue.end() } else { work(item, queue, thread, depth: 0) }
                 queue.done()

@@ -118,7 +118,7 @@ package final class VolumeCheck: Sendable {
     /// Walks the whole tree.
     package func run() -> Report {
         checkVolumeDirectory()
-        onThreads(options.threads) { [self] in
+        PlainThread.run(options.threads) { [self] _ in
             DamageScope.begin()
             defer { DamageScope.end() }
             while let item = queue.next() {

@@ -65,35 +65,6 @@ final class WorkQueue<Item>: @unchecked Sendable {
     }
 }
 
-/// Runs `body` on `count` threads and waits for all of them. Signals are left to the caller's thread.
-func onThreads(_ count: Int, _ body: @escaping @Sendable () -> Void) {
-    final class Body: Sendable {
-        let run: @Sendable () -> Void
-        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-    }
-    var all = sigset_t()
-    var old = sigset_t()
-    sigfillset(&all)
-    pthread_sigmask(SIG_SETMASK, &all, &old)
-    var threads: [pthread_t] = []
-    for _ in 1..<max(1, count) {
-        var thread = pthread_t()
-        let context = Unmanaged.passRetained(Body(body))
-        let failed = pthread_create(
-            &thread, nil,
-            { context in
-                if let context { Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run() }
-                // The C library keeps the stack for the next thread.
-                linux_wipe_stack(Int(LINUX_STACK_USED))
-                return nil
-            }, context.toOpaque())
-        if failed == 0 { threads.append(thread) } else { context.release() }
-    }
-    pthread_sigmask(SIG_SETMASK, &old, nil)
-    body()
-    for thread in threads { pthread_join(thread, nil) }
-}
-
 /// Holds work to so many bytes a second, over all threads.
 final class Pacer: Sendable {
     private let bytesPerSecond: UInt64

@@ -171,7 +171,7 @@ struct CheckCommand: ParsableCommand {
         guard isatty(2) == 1 else { return try ask(record, arguments) }
         let progress = Progress()
         let isOver = Ended()
-        ControlPlane.Thread.detach {
+        PlainThread.detach {
             while !isOver.isRaised {
                 sleep(1)
                 if let now: CheckProgress = try? DaemonClient.ask(record, .checkProgress) { progress.show(now) }

@@ -3,6 +3,7 @@ import ControlPlane
 import FoundationEssentials
 import KeyManagement
 import Logging
+import Storage
 import Synchronization
 import VolumeEngine
 import VolumeFormat
@@ -67,7 +68,7 @@ final class CryptoperiodKeeper: Sendable {
             )
             rotation.audit?.append(.cryptoperiodWarning, ["key": "policy", "reverted-from": "\(revertedFrom)"])
         }
-        Thread.detach { [self] in
+        PlainThread.detach { [self] in
             _ = linux_set_thread_nice(19)
             while !rotation.sweeps.isEnding {
                 look()

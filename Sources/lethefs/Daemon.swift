@@ -117,7 +117,7 @@ struct Daemon {
         control.start(log)
         if !request.readOnly {
             let rotation = services.rotation
-            ControlPlane.Thread.detach { rotation.keep() }
+            PlainThread.detach { rotation.keep() }
             services.cryptoperiods.start()
         }
         let housekeeping = Housekeeping(mount.volume)

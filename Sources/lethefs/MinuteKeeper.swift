@@ -35,7 +35,7 @@ final class MinuteKeeper: Sendable {
     }
 
     func start() {
-        ControlPlane.Thread.detach { [self] in
+        PlainThread.detach { [self] in
             var failed = false
             while true {
                 var tenths = 0

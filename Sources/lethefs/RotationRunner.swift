@@ -1,6 +1,7 @@
 import CLinux
 import ControlPlane
 import FoundationEssentials
+import Storage
 import Synchronization
 import VolumeEngine
 import VolumeFormat
@@ -40,7 +41,7 @@ final class ProgressLine: Sendable {
 
     init(_ status: @escaping @Sendable () -> [Sweeps.Status]) {
         guard isatty(2) == 1 else { return }
-        Thread.detach { [self] in
+        PlainThread.detach { [self] in
             var ticks = 0
             var last: (bytes: UInt64, at: Double) = (0, SweepClock.now)
             while !ended.load(ordering: .acquiring) {

@@ -6,15 +6,6 @@ import VolumeEngine
 /// Lower calls of each operation: what is measured with a stopwatch depends on the machine, this does not. A figure that goes up is a
 /// slower file system, whatever the reason; one that goes down is put here.
 @Suite struct CostTests {
-    private func calls(_ body: () throws -> Void) throws -> Int {
-        FaultInjection.arm(nth: Int.max, of: Set(LowerCall.allCases), fault: .short)
-        do { try body() } catch {
-            FaultInjection.disarm()
-            throw error
-        }
-        return FaultInjection.disarm()
-    }
-
     /// A volume with a file of three pages, closed, known to the kernel.
     private func sample() throws -> (TestVolume, Inode) {
         let test = try TestVolume(inMemory: true, features: [])

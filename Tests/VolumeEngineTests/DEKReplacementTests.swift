@@ -59,6 +59,28 @@ import VolumeFormat
         #expect(test.check().findings.isEmpty)
     }
 
+    /// No DEK seals more than it may, also where all pages are sealed anew by it.
+    @Test func withinTheLimit() throws {
+        var options = Self.options()
+        options.invocationLimit = 64
+        let test = try TestVolume(features: [], options: options)
+        let file = try test.create("file")
+        try file.write([UInt8](repeating: 1, count: 40_000))
+        let name = try #require(try test.lowerNames().first { !$0.contains(".") })
+        var (highest, sealedAnew, slots) = (UInt64(0), 0, 1)
+        for round in 0..<300 {
+            try file.write([UInt8](repeating: UInt8(truncatingIfNeeded: round), count: 3000), at: round * 100)
+            let stored = try Data(contentsOf: URL(fileURLWithPath: test.lower + "/" + name)).prefix(512)
+            let header = try Array(stored).withUnsafeBytes { try FileHeader(parsing: $0) }
+            highest = max(highest, header.slots.map(\.invocationBound).max() ?? 0)
+            if header.slots.count < slots { sealedAnew += 1 }
+            slots = header.slots.count
+        }
+        #expect(sealedAnew > 1)
+        #expect(highest <= 64)
+        file.close()
+    }
+
     /// Attributes that a program sets, removes and reads meanwhile are neither lost nor come back.
     @Test(.timeLimit(.minutes(10))) func whileAttributesChange() throws {
         let test = try TestVolume(options: Self.options())

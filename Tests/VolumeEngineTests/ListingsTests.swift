@@ -40,15 +40,6 @@ import VolumeEngine
         }
     }
 
-    private func calls(_ body: () throws -> Void) throws -> Int {
-        FaultInjection.arm(nth: Int.max, of: Set(LowerCall.allCases), fault: .short)
-        do { try body() } catch {
-            FaultInjection.disarm()
-            throw error
-        }
-        return FaultInjection.disarm()
-    }
-
     private var kept: Int { test.volume.listings.count }
 
     @Test func aReaderGoesOnWithoutACall() throws {

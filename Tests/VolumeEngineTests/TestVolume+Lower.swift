@@ -30,3 +30,13 @@ extension TestVolume {
         }
     }
 }
+
+/// How many calls to the lower storage `body` makes on this thread.
+func calls(_ body: () throws -> Void) throws -> Int {
+    FaultInjection.arm(nth: Int.max, of: Set(LowerCall.allCases), fault: .short)
+    do { try body() } catch {
+        FaultInjection.disarm()
+        throw error
+    }
+    return FaultInjection.disarm()
+}

@@ -242,16 +242,8 @@ def without_the_cmk(volume):
 @on_volume(limit=60, needs=["lethefs"])
 def commands_leave_notes_and_nothing_else(volume):
     """What a command tells the daemon for the log: only of what commands do."""
-    import socket
     volume.init().mount()
-
-    def ask(verb, **arguments):
-        with socket.socket(socket.AF_UNIX) as connection:
-            directory = os.open(volume.home / "run", os.O_RDONLY | os.O_DIRECTORY)
-            connection.connect(f"/proc/self/fd/{directory}/{volume.daemon}.sock")
-            os.close(directory)
-            connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
-            return json.loads(connection.makefile().readline())
+    ask = volume.ask
     assert "result" in ask("audit-note", kind="cmk-disabled", zone="0", fields=json.dumps({"cmk": "a \u001b[31m b"}))
     assert "failure" in ask("audit-note", kind="unmounted", fields="{}")
     assert "failure" in ask("audit-note", kind="cmk-disabled", fields=json.dumps({"a b": ""}))

@@ -5,7 +5,8 @@ import os
 import time
 from pathlib import Path
 
-from harness import equal, on_volume
+from harness import equal, on_volume, run
+from harness.environment import program
 
 # capabilities(7): CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, IPC_LOCK, SYS_ADMIN, SYS_NICE, MKNOD.
 KEPT = sum(1 << number for number in (0, 1, 2, 3, 4, 14, 21, 23, 27))
@@ -67,3 +68,10 @@ def it_ends_by_itself_and_takes_its_mount_away(volume):
             break
         time.sleep(0.05)
     assert not os.path.ismount(volume.mountpoint)
+
+
+@on_volume(limit=30, needs=["lethefs"])
+def its_functions_are_bound_as_it_starts(volume):
+    """The table of them can be made read-only then, and no first call saves registers to a stack."""
+    assert "BIND_NOW" in run(["readelf", "-d", program()]).stdout
+    assert "GNU_RELRO" in run(["readelf", "-lW", program()]).stdout

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 
@@ -266,16 +265,6 @@ def shredding_a_tree_that_holds_a_zone(volume):
     volume.check()
 
 
-def ask(volume, verb, **arguments):
-    """As a command does, over the daemon's socket."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        directory = os.open(volume.home / "run", os.O_RDONLY | os.O_DIRECTORY)
-        connection.connect(f"/proc/self/fd/{directory}/{volume.daemon}.sock")
-        os.close(directory)
-        connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
-        return json.loads(connection.makefile().readline())
-
-
 @on_volume(limit=180, needs=["lethefs"])
 def while_a_command_deletes_nothing_escapes(volume):
     """No zone comes into a tree that is being shredded, and one command at a time deletes in a zone; its end lets others in."""
@@ -288,7 +277,7 @@ def while_a_command_deletes_nothing_escapes(volume):
     (top / "ward/secret").write_bytes(b"ward" * 100)
     with subprocess.Popen(["sleep", "600"]) as deleter:
         try:
-            begun = ask(volume, "shred-begin", paths=json.dumps(["tree"]), pid=str(deleter.pid))
+            begun = volume.ask("shred-begin", paths=json.dumps(["tree"]), pid=str(deleter.pid))
             equal(begun, {"result": {"zones": [0]}}, "what it begins with")
             for words, mention in (
                     (("shred", top / "other"), f"another shred (pid {deleter.pid})"),
@@ -315,7 +304,7 @@ def while_a_command_deletes_nothing_escapes(volume):
     volume.command("zone", "create", top / "new")
     # What a killed daemon leaves is finished by the next one, which then lets zones in.
     with subprocess.Popen(["sleep", "600"]) as deleter:
-        ask(volume, "shred-begin", paths=json.dumps(["other"]), pid=str(deleter.pid))
+        volume.ask("shred-begin", paths=json.dumps(["other"]), pid=str(deleter.pid))
         volume.kill()
         volume.mount()
         wait_until(lambda: not zone(volume, top)["pending"])

@@ -1,7 +1,9 @@
 """A volume under test: its lower directory, its mount point, its daemon."""
 
+import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 from . import fuse
@@ -43,6 +45,15 @@ class Volume:
         """Runs the program under test with these arguments; as `run` does."""
         settings.setdefault("user", self.user)
         return run([self.backend.program(), *words], env=self.env, **settings)
+
+    def ask(self, verb, **arguments):
+        """As a command does, over the daemon's socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            directory = os.open(self.home / "run", os.O_RDONLY | os.O_DIRECTORY)
+            connection.connect(f"/proc/self/fd/{directory}/{self.daemon}.sock")
+            os.close(directory)
+            connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
+            return json.loads(connection.makefile().readline())
 
     def init(self, *words):
         self.backend.init(*words)

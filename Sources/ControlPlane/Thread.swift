@@ -1,4 +1,0 @@
-import Storage
-
-/// A plain thread.
-package typealias Thread = DetachedThread
