@@ -32,10 +32,8 @@ extension FileContent {
     /// As long as the current DEK has invocations for all pages that may have to be sealed by it, which it would not have after the next lease, and another that is taken to seal ahead; or
     /// else when it has none left: a page that cannot be opened keeps its DEK's slot, and no program from the rest. The caller holds `lock`.
     private func needsRoom(sealing pages: Int) -> Bool {
-        guard invocationsLeft < UInt64(pages), header.slots.count == DEKSlot.maximumCount, isWritable,
-            stage != .unwritten
-        else { return false }
-        if isUsedUp { return true }
+        guard header.slots.count == DEKSlot.maximumCount, isWritable, stage != .unwritten else { return false }
+        if isUsedUp { return invocationsLeft < UInt64(pages) }
         let next = header.slots[header.currentIndex].invocationBound + 2 * volume.options.invocationLease
         return !roomIsRefused && next + Geometry.pageCount(forSize: size) > volume.options.invocationLimit
     }
