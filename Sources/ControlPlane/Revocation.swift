@@ -75,14 +75,14 @@ struct Revocation {
             Deadline.run(seconds: Self.purgeSeconds, mustRun: true) {
                 // What a lookup under way has given the kernel since the drain.
                 _ = kernel.expireNames()
-                return kernel.purge(Self.nodes(last))
+                return kernel.purge(nodes(last))
             } ?? false
         let purged = elapsed()
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
         // Attributes of before may have come to the kernel after the purge, and let a write follow.
         let isPurgedAgain =
-            Deadline.run(seconds: Self.wipeSeconds, mustRun: true) { kernel.purge(Self.files(last)) } ?? false
+            Deadline.run(seconds: Self.wipeSeconds, mustRun: true) { kernel.purge(files(last)) } ?? false
 
         let outcome = canary.check()
         let count = last.count
@@ -103,7 +103,7 @@ struct Revocation {
         let volume = mount.volume
         let inodes = volume.retainInodes(of: zone)
         let release: @Sendable () -> Void = { volume.release(inodes) }
-        _ = Deadline.run(seconds: Self.purgeSeconds, mustRun: true) { kernel.purge(Self.files(inodes)) }
+        _ = Deadline.run(seconds: Self.purgeSeconds, mustRun: true) { kernel.purge(files(inodes)) }
         if !PlainThread.detach(release) { release() }
     }
 
@@ -116,15 +116,15 @@ struct Revocation {
         kernel.invalidateAttributes(inodes.map(\.node))
         // What nobody writes to goes at once; the rest when it is stored. Directories have nothing to store: this, and what is purged when
         // the zone is closed, is for them.
-        kernel.purge(Self.nodes(volume.clean(inodes)))
+        kernel.purge(nodes(volume.clean(inodes)))
         let flushed = flush(root)
-        kernel.purge(Self.files(inodes))
+        kernel.purge(files(inodes))
         // What was under way may have been added meanwhile.
         let all = volume.retainInodes(of: zone)
         defer { volume.release(all) }
         expireNames(all)
         let isStored = Self.patiently(from: start) {
-            let isPurged = kernel.purge(Self.files(all))
+            let isPurged = kernel.purge(files(all))
             return volume.settle(all) && isPurged
         }
         return isStored && flushed
@@ -136,11 +136,13 @@ struct Revocation {
         return false
     }
 
-    private static func files(_ inodes: [Inode]) -> [UInt64] { inodes.filter { $0.kind != .directory }.map(\.node) }
+    private func files(_ inodes: [Inode]) -> [CachedNode] {
+        inodes.filter { $0.kind != .directory }.map(mount.volume.cached)
+    }
 
     /// Directories last: at those a program can hold the kernel up.
-    private static func nodes(_ inodes: [Inode]) -> [UInt64] {
-        files(inodes) + inodes.filter { $0.kind == .directory }.map(\.node)
+    private func nodes(_ inodes: [Inode]) -> [CachedNode] {
+        files(inodes) + inodes.filter { $0.kind == .directory }.map(mount.volume.cached)
     }
 
     /// The mount's root, for syncfs(2); -1 where it cannot be had.

@@ -12,14 +12,23 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
     // libfuse guards its session. `end` waits for every caller before the session goes.
     private let session: OpaquePointer
     private let callers = Mutex<(count: Int, ended: Bool)>((0, false))
+    private let pages = PagePurge()
     init(_ session: OpaquePointer) { self.session = session }
 
     package func invalidateAttributes(_ nodes: [UInt64]) {
-        _ = spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, -1, 0) }
+        _ = work(nodes.count) { session, index in _ = fuse_lowlevel_notify_inval_inode(session, nodes[index], -1, 0) }
+            .run()
     }
 
-    package func purge(_ nodes: [UInt64]) -> Bool {
-        spread(nodes) { session, node in _ = fuse_lowlevel_notify_inval_inode(session, node, 0, 0) }
+    package func purge(_ nodes: [CachedNode]) -> Bool {
+        pages.purge(nodes) { [self] pieces, late in
+            work(pieces.count, late: late) { session, index in
+                for call in pieces[index].calls {
+                    _ = fuse_lowlevel_notify_inval_inode(
+                        session, pieces[index].node, off_t(call.start), off_t(call.length))
+                }
+            }
+        }
     }
 
     package func wipeRequests() -> Bool {
@@ -73,14 +82,16 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
         let pointer: OpaquePointer
     }
 
-    /// True when it was done for all. Each call counts as a caller of its own: one that hangs goes on when the others are done.
-    private func spread(_ nodes: [UInt64], _ body: @escaping @Sendable (OpaquePointer, UInt64) -> Void) -> Bool {
+    /// Each item counts as a caller of its own: one that hangs goes on when the others are done.
+    private func work(
+        _ count: Int, late: @escaping @Sendable (Int) -> Void = { _ in },
+        _ body: @escaping @Sendable (OpaquePointer, Int) -> Void
+    ) -> PatientWork {
         let session = Session(pointer: session)
-        let work = PatientWork(nodes.count) { [self] index in
+        return PatientWork(count, late: late) { [self] index in
             guard enter() else { return }
             defer { leave() }
-            body(session.pointer, nodes[index])
+            body(session.pointer, index)
         }
-        return work.run() == 0
     }
 }

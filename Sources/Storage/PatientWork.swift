@@ -18,17 +18,26 @@ package final class PatientWork: Sendable {
 
     private let count: Int
     private let body: @Sendable (Int) -> Void
-    private let late: @Sendable () -> Void
+    private let late: @Sendable (Int) -> Void
     private let next = Atomic<Int>(0)
     private let done = Atomic<Int>(0)
     private let isGivenUp = Atomic<Bool>(false)
+    // Leaf lock.
+    private let underWay = Mutex<Set<Int>>([])
 
-    /// `late` is called after each item that is done when nobody waits for it any more.
-    package init(_ count: Int, late: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable (Int) -> Void) {
+    /// `late` gets each item that is done when nobody waits for it any more.
+    package init(
+        _ count: Int, late: @escaping @Sendable (Int) -> Void = { _ in }, _ body: @escaping @Sendable (Int) -> Void
+    ) {
         self.count = count
         self.late = late
         self.body = body
     }
+
+    /// After `run`: the items at which it hangs.
+    package var hanging: Set<Int> { underWay.withLock { $0 } }
+    /// After `run`: those that could not be begun for them.
+    package var notBegun: Range<Int> { min(next.load(ordering: .relaxed), count)..<count }
 
     /// Returns when it is done for all, or for all but those at which it hangs: how many those are, and what could not be begun for them.
     package func run() -> Int {
@@ -62,9 +71,11 @@ package final class PatientWork: Sendable {
         while true {
             let item = next.add(1, ordering: .relaxed).oldValue
             guard item < count else { return }
+            underWay.withLock { _ = $0.insert(item) }
             body(item)
+            underWay.withLock { _ = $0.remove(item) }
             done.add(1, ordering: .sequentiallyConsistent)
-            if isGivenUp.load(ordering: .sequentiallyConsistent) { late() }
+            if isGivenUp.load(ordering: .sequentiallyConsistent) { late(item) }
         }
     }
 

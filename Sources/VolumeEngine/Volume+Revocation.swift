@@ -42,7 +42,7 @@ extension Volume {
         _ inodes: [Inode], late: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable (Inode) -> Void
     ) -> Bool {
         for inode in inodes { table.retain(inode) }
-        let work = PatientWork(inodes.count, late: late) { [self] index in
+        let work = PatientWork(inodes.count, late: { _ in late() }) { [self] index in
             body(inodes[index])
             table.release(inodes[index])
         }
@@ -89,6 +89,11 @@ extension Volume {
             let (handle, content) = inode.state.withLock { ($0.handle, $0.content) }
             return handle != nil || content?.hasKeys.load(ordering: .acquiring) == true
         }
+    }
+
+    /// What the kernel may hold of an inode.
+    package func cached(_ inode: Inode) -> CachedNode {
+        CachedNode(number: inode.node, size: inode.state.withLock { $0.content }?.size ?? 0)
     }
 
     /// Open files among these inodes.

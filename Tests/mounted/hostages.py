@@ -1,7 +1,8 @@
-"""A program holds the kernel up: it lists a directory into memory that never comes. Nothing else stays readable for that.
+"""Something holds the kernel up. Nothing else stays readable for that.
 
-The kernel copies a listing that it has to the program with the page of the listing locked. Where the program's memory is a mapping whose
-page has to be read first, the copy waits for that read, and the purge of that directory waits for the copy.
+A program lists a directory into memory that never comes: the kernel copies a listing that it has to the program with the page of the listing
+locked. Where the program's memory is a mapping whose page has to be read first, the copy waits for that read, and the purge of that directory
+waits for the copy. Or the lower storage hangs in a read: the pages that are to be read stay locked.
 """
 
 import ctypes
@@ -15,9 +16,11 @@ import time
 from harness import Volume, equal, on_volume
 from harness.process import alive, wait_gone
 
-from guardian import SECRET, Witness, guardian_of
+from guardian import SECRET, Witness, guardian_of, probe
 
-SYS_getdents64 = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
+SYS_getdents64, SYS_pread64 = {"x86_64": (217, 17), "aarch64": (61, 67)}[os.uname().machine]
+#: A record on each page.
+BLOCK = SECRET.ljust(mmap.PAGESIZE, b".") * 256
 _libc = ctypes.CDLL(None, use_errno=True)
 # The buffer's address, and not Python's mapping.
 _libc.mmap.restype = ctypes.c_void_p
@@ -58,16 +61,16 @@ def stop(pid):
         time.sleep(0.001)
 
 
-def wait_held(pid):
-    """Until it waits in the kernel."""
+def wait_held(pid, wanted=SYS_getdents64):
+    """Until it waits in that call."""
     deadline = time.monotonic() + 20
     while True:
         state = state_of(f"/proc/{pid}")
         with open(f"/proc/{pid}/syscall") as file:
             call = file.read().split()[0]
-        if state in "DS" and call == str(SYS_getdents64):
+        if state in "DS" and call == str(wanted):
             return
-        assert time.monotonic() < deadline, f"the lister is in {call}, state {state}"
+        assert time.monotonic() < deadline, f"it is in {call}, state {state}"
         time.sleep(0.01)
 
 
@@ -151,3 +154,52 @@ def of_another_mount(volume):
     witness.close()
     other.unmount()
     volume.unmount().check()
+
+
+@on_volume(limit=180, needs=["lethefs"])
+def of_a_lower_storage_that_hangs(volume):
+    """Pages of a file that a read under way has locked: those before and after them go."""
+    size, hung = 24 << 20, 8 << 20
+    other = Volume(volume.root / "other")
+    other.init().mount("allow_other,lease=600")
+    volume.lower = other.mountpoint / "lower"
+    volume.lower.mkdir()
+    volume.init().mount("allow_other,lease=600")
+    path = volume.mountpoint / "large"
+    with open(path, "wb") as file:
+        for _ in range(size // len(BLOCK)):
+            file.write(BLOCK)
+        os.fsync(file.fileno())
+    for mounted in (volume, other):
+        mounted.unmount()
+    other.mount("allow_other,lease=600")
+    volume.mount("allow_other,lease=600")
+    fd = os.open(path, os.O_RDONLY)
+    view = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+    places = {"before": 4 << 20, "after": 12 << 20, "end": size - mmap.PAGESIZE}
+    found = lambda: {name: probe(lambda: view[place:place + len(SECRET)]) for name, place in places.items()}
+    equal(found(), dict.fromkeys(places, SECRET))
+    stop(other.daemon)
+    reader = os.fork()
+    if reader == 0:
+        try:
+            os.pread(fd, 4096, hung)
+        finally:
+            os._exit(0)
+    try:
+        wait_held(reader, SYS_pread64)
+        started = time.monotonic()
+        told = volume.command("revoke", volume.mountpoint, "--json", check=False)
+        report = json.loads(told.stdout)["lastRevocation"]
+        equal(found(), dict.fromkeys(places, "SIGBUS"))
+        assert not report["isComplete"], report
+        assert time.monotonic() - started < 60, report
+    finally:
+        os.kill(other.daemon, signal.SIGCONT)
+        os.waitpid(reader, 0)
+    volume.command("restore", volume.mountpoint)
+    equal(found(), dict.fromkeys(places, SECRET))
+    view.close()
+    os.close(fd)
+    volume.unmount()
+    other.unmount()
