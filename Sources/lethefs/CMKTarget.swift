@@ -54,7 +54,7 @@ struct CMKTarget {
         case .mounted(let record, let inside):
             lower = record.lower
             let here = mounted.filter { $0.daemon?.pid == record.pid }
-            let number = zone ?? Self.zone(of: inside, here)
+            let number = try zone ?? DaemonClient.ask(record, .zoneOf, ["path": inside], timeoutSeconds: 30)
             own = here.filter { $0.zone == number }
             guard !own.isEmpty else {
                 throw Failure(
@@ -84,12 +84,6 @@ struct CMKTarget {
                 ? Roots.means(given, named)
                 : named.contains("object=\(given);")
                     || named.hasSuffix("object=\(given)") || named.contains("object=\(given)?"))
-    }
-
-    /// The zone of a path within a mount, by where this host knows zones to be.
-    private static func zone(of inside: String, _ places: [Place]) -> UInt32 {
-        places.filter { place in place.path.map { $0.isEmpty || Paths.isInside(inside, $0) } ?? false }
-            .max { ($0.path ?? "").utf8.count < ($1.path ?? "").utf8.count }?.zone ?? 0
     }
 
     /// All zones of all mounts of this user's that answer.

@@ -8,6 +8,8 @@ import VolumeFormat
 
 extension ControlVerb {
     static let zones = ControlVerb("zones")
+    /// The number of the zone to which `path` leads.
+    static let zoneOf = ControlVerb("zone-of")
     /// `path`, `roots` (a JSON array), `policy`, `mode`, `uid`, `gid`; or `existing` = 1 instead of the last three: the directory is
     /// there, and is assigned to the zone afterwards.
     static let zoneCreate = ControlVerb("zone-create")
@@ -33,6 +35,7 @@ extension DaemonControl {
             try services.condition(try services.keeper(arguments)) { $0.restore() }
         },
         .zones: { services, _ in services.listedZones() },
+        .zoneOf: { services, arguments in try services.zone(arguments).rawValue },
         .zoneCreate: { services, arguments in
             arguments["existing"] == "1" ? try services.createZoneAside(arguments) : try services.createZone(arguments)
         },
@@ -51,26 +54,6 @@ extension DaemonServices {
         return keeper
     }
 
-    func zone(_ arguments: [String: String]) throws -> ZoneID {
-        if let text = arguments["zone"] {
-            guard let number = UInt32(text) else { throw Failure(.invalid, "\"\(text)\" is no zone's number") }
-            return ZoneID(rawValue: number)
-        }
-        let path = arguments["path"] ?? ""
-        if path.isEmpty { return .root }
-        // What is closed cannot be looked up; where it was made is known.
-        if let known = host.readRecord(mount.volume.description.volume)?.zones?[path] { return ZoneID(rawValue: known) }
-        do {
-            let inode = try mount.volume.resolve(path)
-            defer { mount.volume.release([inode]) }
-            return try mount.volume.zone(of: inode)
-        } catch {
-            throw Failure(
-                .invalid, "\(request.mountPoint)/\(path): \(error.message)", meaning: "Its zone cannot be told.",
-                remedy: "name the zone by its number: --zone N, as lethefs zone list \(request.mountPoint) shows it")
-        }
-    }
-
     /// Has the keeper do something, and gives how the zone stands then.
     func condition(
         _ keeper: ZoneKeeper, _ action: (ZoneKeeper) -> ZoneKeeper.Outcome?
@@ -85,16 +68,6 @@ extension DaemonServices {
             throw Failure(
                 .rootUnreachable, "zone \(keeper.zone.id.rawValue) has not come to an end of it in a minute",
                 meaning: "The CMK's owner does not answer, or the lower storage hangs.", remedy: "see \(logPath)")
-        }
-    }
-
-    func listedZones() -> [ListedZone] {
-        let paths = host.readRecord(mount.volume.description.volume)?.zones ?? [:]
-        return mount.zoneKeyrings.map { keyring in
-            // Several trees may have been assigned to it: the one that it was made for, mostly.
-            let known = paths.filter { $0.value == keyring.zone.rawValue }.keys.min { ($0.count, $0) < ($1.count, $1) }
-            let path = keyring.zone == .root ? "" : known
-            return ListedZone(path: path, status: ZoneStatus(keyring, keepers[keyring.zone]?.condition))
         }
     }
 

@@ -69,7 +69,7 @@ extension ZoneKeeper.Condition {
     var revocationText: String {
         guard let report = lastRevocation else { return "\(state): \(cause ?? "")\n" }
         return """
-            revoked: \(report.cause)
+            revoked: zone \(report.zone), \(report.cause)
               \(report.inodes) known inodes, \(report.openFiles) open files
               stored what was written   \(report.drainedMilliseconds) ms\(report.isDrained ? "" : "  NOT ALL: see the log")
               keys wiped                \(report.closedMilliseconds) ms

@@ -252,3 +252,39 @@ def dry_run(volume):
     finally:
         for user in users:
             user.end()
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def zones_by_what_is_there(volume):
+    """A path means the zone of what is there now: roots of zones are renamed, exchanged, and removed as other directories are."""
+    volume.init().mount()
+    top = volume.mountpoint
+
+    def zone_of(name, verb="revoke"):
+        return told(volume, verb, top / name, "--dry-run")["zones"][0]["zone"]
+
+    for name in ("first", "second", "third"):
+        command(volume, "zone", "create", top / name)
+        (top / name / "file").write_bytes(CONTENT)
+    (top / "project").mkdir()
+    (top / "project" / "file").write_bytes(CONTENT)
+    command(volume, "zone", "assign", top / "project", "--zone", top / "first")
+    os.rename(top / "first", top / "old")
+    os.rename(top / "second", top / "first")
+    os.rename(top / "third", top / "third renamed")
+    (top / "third").mkdir()
+    os.symlink("first", top / "link")
+    expected = {"project": 1, "old": 1, "first": 2, "third renamed": 3, "third": 0, "old/file": 1}
+    for name, number in expected.items():
+        equal(zone_of(name), number, name)
+    refused = volume.command("revoke", top / "link", check=False)
+    assert refused.returncode != 0 and "symbolic link" in refused.stderr, refused
+    report = told(volume, "revoke", top / "first")["lastRevocation"]
+    equal([report["zone"], report["canary"] != "READ"], [2, True])
+    for name, is_open in (("first", False), ("old", True), ("project", True), ("third", True)):
+        refused = False
+        try:
+            os.listdir(top / name)
+        except OSError as error:
+            refused = error.errno == errno.EKEYREVOKED
+        equal(refused, not is_open, name)
