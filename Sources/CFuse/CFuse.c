@@ -109,6 +109,11 @@ static void offer_ring(struct fuse_init_out *init) {
     init->flags2 |= LETHEFS_FUSE_OVER_IO_URING;
 }
 
+int lethefs_transport_descriptors(unsigned threads) {
+    int rings = lethefs_ring_descriptors();
+    return rings > 0 ? rings : (int)threads + 1;
+}
+
 static ssize_t write_init_reply(int fd, struct iovec *iov, int count) {
     const struct fuse_out_header *header = iov[0].iov_base;
     if (header->error == 0 && count == 2 && iov[1].iov_len >= 24) {

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -294,6 +295,11 @@ static int prepare(void) {
     return 0;
 }
 
+// A ring and what wakes its thread for each lane.
+static unsigned descriptors(void) { return 2 * ring.queues * ring.lanes_each; }
+
+int lethefs_ring_descriptors(void) { return ring.lanes == NULL ? 0 : (int)descriptors() + 1; }
+
 int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload) {
     int queues = lethefs_possible_cpus();
     if (queues <= 0 || queues > MAX_QUEUES) return -ENOTSUP;
@@ -305,6 +311,9 @@ int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload) {
     ring.failure_fd = -1;
     ring.stopping = 0;
     ring.state = WAITING;
+    struct rlimit limit;
+    // Programs need the rest.
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || descriptors() > limit.rlim_cur / 4) return -EMFILE;
     ring.lanes = calloc((size_t)ring.queues * ring.lanes_each, sizeof *ring.lanes);
     if (ring.lanes == NULL) return -ENOMEM;
     for (unsigned index = 0; index < ring.queues * ring.lanes_each; index++)

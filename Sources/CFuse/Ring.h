@@ -15,6 +15,9 @@ struct fuse_session;
 /// and then nothing is left of it.
 int lethefs_ring_prepare(struct fuse_session *session, int fd, size_t payload);
 
+/// How many descriptors the rings have open; 0 where there are none.
+int lethefs_ring_descriptors(void);
+
 /// The INIT reply is on its way to the kernel with FUSE_OVER_IO_URING in it: the threads register their entries.
 void lethefs_ring_start(void);
 

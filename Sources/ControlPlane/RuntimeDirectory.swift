@@ -1,7 +1,7 @@
 import CLinux
 import FoundationEssentials
 
-/// Where daemons leave word of themselves: one `<pid>.json` and one `<pid>.sock` each.
+/// Where daemons leave word of themselves: one `<pid>.json` and one `<pid>.sock` each; and at their end `<pid>.end`, where that was not in order.
 package struct RuntimeDirectory: Sendable {
     package let path: String
 
@@ -40,6 +40,21 @@ package struct RuntimeDirectory: Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         try encoder.encode(record).write(to: URL(filePath: recordPath(pid: record.pid)), options: .atomic)
+    }
+
+    private func endPath(pid: Int32) -> String { "\(path)/\(pid).end" }
+
+    /// What went wrong at a daemon's end, for whoever waits for it. `nil` takes back what another of that number has left.
+    package func writeEnd(pid: Int32, _ what: Data?) {
+        unlink(endPath(pid: pid))
+        // Nobody but the log can be told where this fails.
+        if let what { try? what.write(to: URL(filePath: endPath(pid: pid)), options: .atomic) }
+    }
+
+    /// What the daemon has left; it is taken away.
+    package func takeEnd(pid: Int32) -> Data? {
+        defer { unlink(endPath(pid: pid)) }
+        return FileManager.default.contents(atPath: endPath(pid: pid))
     }
 
     package func remove(pid: Int32) {

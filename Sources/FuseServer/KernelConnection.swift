@@ -9,18 +9,32 @@ package struct KernelConnection: Sendable {
 
     /// From the table of mounts: the mount itself is not touched. `nil` when nothing of ours is mounted there.
     init?(mountPoint: String) {
-        guard let data = FileManager.default.contents(atPath: "/proc/self/mountinfo") else { return nil }
+        guard let fields = Self.mounts(at: mountPoint).last(where: { $0.contains(" fuse.lethefs ") }),
+            let numbers = Self.numbers(fields)
+        else { return nil }
+        (major, minor) = numbers
+    }
+
+    /// Whether a path leads to this mount, and to none that was made over it, or since it was detached.
+    func isReached(by mountPoint: String) -> Bool {
+        guard let numbers = Self.mounts(at: mountPoint).last.flatMap(Self.numbers) else { return false }
+        return numbers == (major, minor)
+    }
+
+    /// Lines of the table, the one on top last.
+    private static func mounts(at mountPoint: String) -> [Substring] {
+        guard let data = FileManager.default.contents(atPath: "/proc/self/mountinfo") else { return [] }
         let escaped = mountPoint.replacing("\\", with: "\\134").replacing(" ", with: "\\040")
             .replacing("\t", with: "\\011").replacing("\n", with: "\\012")
-        let line = String(decoding: data, as: UTF8.self).split(separator: "\n").last { line in
+        return String(decoding: data, as: UTF8.self).split(separator: "\n").filter { line in
             let fields = line.split(separator: " ")
-            return fields.count > 4 && fields[4] == escaped && line.contains(" fuse.lethefs ")
+            return fields.count > 4 && fields[4] == escaped
         }
-        guard let numbers = line?.split(separator: " ")[2].split(separator: ":"), numbers.count == 2,
-            let major = UInt32(numbers[0]), let minor = UInt32(numbers[1])
-        else { return nil }
-        self.major = major
-        self.minor = minor
+    }
+
+    private static func numbers(_ line: Substring) -> (UInt32, UInt32)? {
+        let numbers = line.split(separator: " ")[2].split(separator: ":").compactMap { UInt32($0) }
+        return numbers.count == 2 ? (numbers[0], numbers[1]) : nil
     }
 
     /// st_dev of the mount's files.

@@ -30,6 +30,7 @@ package final class MountSession: @unchecked Sendable {
     // Used by the thread that runs the mount; libfuse guards its own inside.
     private let session: OpaquePointer
     private let threads: UInt32
+    private let mountPoint: String
     private let onReady: @Sendable (_ unset: [String]) -> Void
     package let kernelCache: KernelCache
     /// The kernel's side of it; `nil` where it cannot be told from the table of mounts.
@@ -42,6 +43,7 @@ package final class MountSession: @unchecked Sendable {
         onReady: @escaping @Sendable (_ unset: [String]) -> Void
     ) throws(Failure) {
         threads = options.threads
+        self.mountPoint = mountPoint
         self.onReady = onReady
         fileSystem = FileSystem(volume: volume)
         var operations = fuse_lowlevel_ops()
@@ -94,6 +96,7 @@ package final class MountSession: @unchecked Sendable {
         // Not before the answer is with the kernel: it looks then whether io_uring is still offered.
         if result != 0 { fuse_session_exit(session) }
         if fuse_session_exited(session) == 0 {
+            DescriptorBudget.takeAway(Int(lethefs_transport_descriptors(threads)))
             let unset = connection.map { PageCacheBounds($0).raise() } ?? []
             onReady(unset.map { "\($0.attribute) (\($0.error.message))" })
         }
@@ -106,6 +109,8 @@ package final class MountSession: @unchecked Sendable {
             connection?.abort()
             isIdle = kernelCache.end(withinSeconds: 20)
         }
+        // It goes by the path, where somebody else's mount may be by now. One whose connection has ended it leaves alone.
+        if let connection, !connection.isReached(by: mountPoint) { connection.abort() }
         fuse_session_unmount(session)
         // A thread that a program holds up in the kernel (`PatientWork`) has it as long as the process lives.
         if isIdle { fuse_session_destroy(session) }

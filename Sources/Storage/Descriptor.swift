@@ -31,6 +31,11 @@ package enum DescriptorBudget {
         forPrograms.store(max(0, limit - min(1024, max(64, limit / 16))), ordering: .relaxed)
     }
 
+    /// So many are the transport's, for as long as the process runs.
+    package static func takeAway(_ count: Int) {
+        forPrograms.subtract(count, ordering: .relaxed)
+    }
+
     /// On whose behalf something is opened.
     package enum Purpose { case programs, daemon }
 

@@ -137,11 +137,23 @@ struct Daemon {
         do {
             try mount.close { log.warning("\(Failure($0, lower: request.lower).what)") }
         } catch { failure = Failure(error, lower: request.lower) }
-        audit?.close((.unmounted, ["clean": failure == nil && !mount.volume.isDirty ? "yes" : "no"]))
+        if failure == nil, mount.volume.isDirty {
+            failure = notAllStored(host.logPath(mount.volume.description.volume))
+        }
+        audit?.close((.unmounted, ["clean": failure == nil ? "yes" : "no"]))
+        // For `lethefs unmount`, which waits for the end of this process.
+        host.runtime.writeEnd(pid: getpid(), failure.flatMap { try? JSONEncoder().encode($0) })
         control.stop()
         if case .failure(let error) = outcome { log.error("the session ended with \(error)") }
         log.notice("unmounted \(request.mountPoint)\(failure == nil ? "" : ", not cleanly")")
         if let failure { throw failure }
+    }
+
+    private func notAllStored(_ log: String) -> Failure {
+        Failure(
+            .storage, "not everything that programs wrote to \(request.mountPoint) could be stored",
+            meaning: "What was flushed (fsync) is safe. The next mount takes this one's end for a crash.",
+            remedy: "\(log) has the reasons; lethefs check \(request.lower)")
     }
 
     /// It stands before the first request is answered: nothing is in the kernel's cache before.

@@ -50,6 +50,8 @@ extension Transport.Obstacle {
         case .noIoUring(.perm):
             "sysctl kernel.io_uring_disabled=0  as root, then mount again; in a container its system call filter may refuse it"
         case .setupFailed(.again): "raise the limit of locked memory (ulimit -l), then mount again"
+        case .setupFailed(.tooManyOpenFiles):
+            "raise the limit of open files (ulimit -Hn): each CPU that the machine may have takes 4 to 8, and all a quarter at the most"
         case .notWanted: "mount again without -o transport=dev-fuse"
         case .noIoUring, .notKnown, .notOffered, .setupFailed: nil
         }

@@ -21,6 +21,9 @@ struct UnmountCommand: ParsableCommand {
                 try waitForEnd(of: "the daemon (pid \(daemon.pid))") {
                     ProcessState.isRunning(daemon.pid)
                 }
+                if let end = Host().runtime.takeEnd(pid: daemon.pid) {
+                    throw try JSONDecoder().decode(Failure.self, from: end)
+                }
             } else if let lower {
                 // Mounted under another LETHEFS_HOME: the lock says when the volume is closed.
                 try waitForEnd(of: "the daemon of \(lower)") { Self.isLocked(lower) }

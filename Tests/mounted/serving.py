@@ -8,9 +8,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import as_user, equal, on_volume, run, spawn
+from harness import Volume, as_user, equal, on_volume, run, spawn
 from harness.disk import SmallDisk
-from harness.process import in_child
+from harness.fuse import is_mounted
+from harness.process import in_child, wait_gone
 from users import USER, ids, personal
 
 BLOCKED = 7
@@ -134,3 +135,44 @@ def page_cache_bounds(volume):
         own.init().mount(options="")
         equal(as_user(*ids(USER), bounds, own.mountpoint)[0], 128, "KiB read ahead for a plain user")
         own.unmount()
+
+
+@on_volume(limit=60, needs=["lethefs"])
+def ends_its_own_mount_only(volume):
+    """What was mounted over it, or in its place since it was detached, stays when the daemon is told to end."""
+    for is_detached in (False, True):
+        if not is_detached:
+            volume.init()
+        volume.mount()
+        held = os.open(volume.mountpoint / "held", os.O_RDWR | os.O_CREAT)
+        if is_detached:
+            run(["umount", "-l", volume.mountpoint])
+        run(["mount", "-t", "tmpfs", "tmpfs", volume.mountpoint])
+        try:
+            (volume.mountpoint / "other").write_bytes(b"somebody else's")
+            os.kill(volume.daemon, signal.SIGTERM)
+            wait_gone(volume.daemon)
+            equal((volume.mountpoint / "other").read_bytes(), b"somebody else's")
+        finally:
+            run(["umount", volume.mountpoint])
+            os.close(held)
+        if is_mounted(volume.mountpoint):
+            run(["umount", "-l", volume.mountpoint])
+    volume.check()
+
+
+@on_volume(limit=60, needs=["lethefs"])
+def an_end_that_fails_is_told(volume):
+    """`unmount` does not say that all is stored where the lower storage could not be flushed."""
+    other = Volume(volume.root / "other")
+    other.init().mount()
+    volume.lower = other.mountpoint / "lower"
+    volume.lower.mkdir()
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"x" * 100_000)
+    os.kill(other.daemon, signal.SIGKILL)
+    wait_gone(other.daemon)
+    told = volume.command("unmount", volume.mountpoint, check=False)
+    equal(told.returncode, 40, told.stderr)
+    assert not is_mounted(volume.mountpoint)
+    wait_gone(volume.daemon)

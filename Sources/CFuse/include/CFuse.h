@@ -80,6 +80,9 @@ void lethefs_set_thread_umask(mode_t mask);
 /// Returns 0, or a negative errno.
 int lethefs_session_begin(struct fuse_session *session);
 
+/// After `lethefs_session_begin`: the descriptors that the loop has open, or will have with `threads` workers.
+int lethefs_transport_descriptors(unsigned threads);
+
 /// After `lethefs_session_begin`, whatever came of it: serves until the mount or the session ends, over io_uring, or on /dev/fuse by at
 /// most `threads` workers.
 int lethefs_session_loop(struct fuse_session *session, unsigned threads);
