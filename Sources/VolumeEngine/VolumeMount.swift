@@ -118,6 +118,9 @@ package final class VolumeMount: Sendable {
         }
     }
 
+    /// The last mount that could write: this one, or, where this one only reads, the one before.
+    package var storedEpoch: UInt64 { state.withLock { $0.epoch } }
+
     /// What the operator decided for the volume, as it is stored now.
     package var settings: [VolumeSetting: UInt64] { currentSettings.withLock { $0 } }
 

@@ -123,7 +123,7 @@ struct CheckCommand: ParsableCommand {
 
     /// Whether this host has seen a later state of the volume.
     private func compareEpochs(_ mount: VolumeMount, _ result: inout CheckResult) throws {
-        let (host, volume, epoch) = (Host(), mount.volume.description.volume, mount.volume.epoch)
+        let (host, volume, epoch) = (Host(), mount.volume.description.volume, mount.storedEpoch)
         if let seen = host.epochSeen(beyond: epoch, readOnly: !repair, volume), !acceptRestore {
             result.findings.append(
                 VolumeCheck.Finding(

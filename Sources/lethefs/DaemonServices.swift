@@ -42,7 +42,7 @@ final class DaemonServices: Sendable {
         self.session = session
         self.guardian = guardian
         self.audit = audit
-        rolledBackFrom = host.noteMount(mount.volume, request, log)
+        rolledBackFrom = host.noteMount(mount, request, log)
         keepers = ZoneKeepers(
             mount: mount, request: request, roots: roots, log: log, session: session, guardian: guardian, audit: audit)
         let sweeps = Sweeps()

@@ -5,7 +5,7 @@ import VolumeFormat
 /// Each mount that writes is a new epoch (FORMAT §8). What this host saw of them tells a volume that was put back to an earlier
 /// time: nothing on the lower storage itself could.
 extension Host {
-    /// The highest epoch that this host saw, if the volume is now older than that.
+    /// The highest epoch that this host saw, if the volume is now older than that. `epoch`: `VolumeMount.storedEpoch`.
     func epochSeen(beyond epoch: UInt64, readOnly: Bool, _ volume: UniqueID) -> UInt64? {
         guard let seen = readRecord(volume)?.epoch else { return nil }
         // A mount that writes has gone one on.
@@ -14,8 +14,8 @@ extension Host {
     }
 
     /// Compares a new mount with what was seen, and tells and gives the epoch that it falls behind; remembers it otherwise.
-    func noteMount(_ mount: Volume, _ request: MountRequest, _ log: Logger) -> UInt64? {
-        let (epoch, volume) = (mount.epoch, mount.description.volume)
+    func noteMount(_ mount: VolumeMount, _ request: MountRequest, _ log: Logger) -> UInt64? {
+        let (epoch, volume) = (mount.storedEpoch, mount.volume.description.volume)
         if let seen = epochSeen(beyond: epoch, readOnly: request.readOnly, volume) {
             log.warning(
                 """

@@ -61,3 +61,28 @@ def other_hosts_in_between_are_no_rollback(volume):
     equal(status(volume).get("rolledBackFrom"), None)
     volume.unmount()
     volume.mount("allow_other,ro").unmount().check()
+
+
+@on_volume(limit=90, needs=["lethefs"])
+def a_copy_of_a_mounted_volume(volume):
+    """Put back, it says that it is mounted, as after a crash: one mount later is noticed, by `check` too; accepted, it is not told again."""
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"old")
+    kept = volume.root / "kept"
+    shutil.copytree(volume.lower, kept, symlinks=True)
+    for _ in range(2):
+        volume.unmount().mount()
+    volume.unmount()
+    shutil.rmtree(volume.lower)
+    shutil.copytree(kept, volume.lower, symlinks=True)
+    for _ in range(2):
+        findings = json.loads(volume.command("check", volume.lower, "--json", status=1).stdout)["findings"]
+        equal([(one["path"], one["object"]) for one in findings], [("/", "volume")])
+        volume.mount("allow_other,ro")
+        equal(status(volume)["rolledBackFrom"], 3)
+        volume.unmount()
+    volume.command("check", volume.lower, "--accept-restore")
+    volume.check()
+    volume.mount()
+    equal(status(volume).get("rolledBackFrom"), None)
+    volume.unmount().check()
