@@ -156,7 +156,7 @@ final class OutsideNames: SweepVisitor {
 
     private func count(_ entry: SweepEntry, isLink: Bool) throws(Errno) {
         guard case .named(let directory, let name) = entry, try volume.isInside(directory, transition) else { return }
-        let info = try Lower.stat(directory.descriptor, name)
+        let info = try directory.place.stat(name)
         guard info.st_nlink > 1 else { return }
         seen.withLock { seen in
             var one = seen[InodeKey(info)] ?? Seen(names: 0, all: 0, path: path + entry.path)

@@ -35,7 +35,8 @@ extension Volume {
             if let pinned { return try Lower.stat(pinned) }
             guard let location else { break }
             do {
-                let info = try Lower.stat(try handle(location.parent).descriptor, location.name)
+                let info = try LowerPlace(volume: self, directory: try handle(location.parent).descriptor)
+                    .stat(location.name)
                 if InodeKey(info) == inode.key { return info }
             } catch {
                 guard error == .noEntry else { throw error }

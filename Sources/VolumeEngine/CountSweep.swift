@@ -22,7 +22,7 @@ final class CountSweep: SweepVisitor {
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
         if other.isCancelled { control.cancel() }
         guard case .named(let directory, let name) = entry else { return }
-        let info = try Lower.stat(directory.descriptor, name)
+        let info = try directory.place.stat(name)
         control.count {
             $0.files += 1
             $0.bytes.addUpToMaximum(Volume.plainSize(info))

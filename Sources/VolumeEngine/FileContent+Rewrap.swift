@@ -175,15 +175,17 @@ extension Volume {
         let temporary = try Self.temporaryName()
         let descriptor = directory.descriptor
         let info = try Lower.stat(descriptor)
-        try Lower.symlink(target: text, descriptor, temporary)
-        do throws(Errno) {
-            if isPrivileged, info.st_uid != 0 || info.st_gid != 0 {
-                try Lower.changeOwner(descriptor, temporary, uid: info.st_uid, gid: info.st_gid)
+        try againstMode(descriptor) { () throws(Errno) in
+            try Lower.symlink(target: text, descriptor, temporary)
+            do throws(Errno) {
+                if isPrivileged, info.st_uid != 0 || info.st_gid != 0 {
+                    try Lower.changeOwner(descriptor, temporary, uid: info.st_uid, gid: info.st_gid)
+                }
+                try Lower.rename(descriptor, temporary, descriptor, ReservedName.directoryHeader)
+            } catch {
+                try? Lower.unlink(descriptor, temporary)
+                throw error
             }
-            try Lower.rename(descriptor, temporary, descriptor, ReservedName.directoryHeader)
-        } catch {
-            try? Lower.unlink(descriptor, temporary)
-            throw error
         }
         if let inode = table.find(directory.key) {
             // Whoever reads the old header just now reads again. A handle that is cached stays: its DEKs are the same.

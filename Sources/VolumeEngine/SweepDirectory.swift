@@ -87,6 +87,9 @@ final class SweepDirectory: Sendable {
         }
     }
 
+    /// For its entries.
+    var place: LowerPlace { LowerPlace(volume: volume, directory: descriptor) }
+
     deinit {
         if let inode = known.withLock({ $0 }) { volume.table.release(inode) }
     }
@@ -96,7 +99,7 @@ extension Volume {
     /// The inode object of an entry that a sweep came to, with one more reference. Unlike a lookup it leaves the location of a known
     /// one alone: programs may be renaming it just now.
     func sweptInode(_ directory: SweepDirectory, _ inode: Inode, _ name: [CChar]) throws(Errno) -> Inode {
-        let info = try Lower.stat(directory.descriptor, name)
+        let info = try directory.place.stat(name)
         return table.acquire(InodeKey(info)) { identity in
             table.retain(inode)
             return Inode(
@@ -109,7 +112,7 @@ extension Volume {
     /// by now: what moves comes again.
     func findAgain(_ entry: SweepEntry) throws(Errno) -> Bool {
         guard case .named(let directory, let name) = entry else { return false }
-        let key = InodeKey(try Lower.stat(directory.descriptor, name))
+        let key = InodeKey(try directory.place.stat(name))
         guard let inode = table.find(key) else { return false }
         defer { table.release(inode) }
         let parent = try directory.inode()
@@ -121,25 +124,24 @@ extension Volume {
 
     /// Opens a directory for a sweep by its name in another, or the root.
     func sweptDirectory(_ parent: SweepDirectory?, _ name: [CChar]) throws(Errno) -> SweepDirectory {
-        let flags = O_RDONLY | O_DIRECTORY
         let descriptor: Descriptor
         if let parent {
-            descriptor = try openListable(parent.descriptor, name, flags: flags)
+            descriptor = try parent.place.openDirectory(name)
         } else {
-            descriptor = try Lower.open(lowerRoot, ".", flags: flags)
+            descriptor = try Lower.open(lowerRoot, ".", flags: O_RDONLY | O_DIRECTORY)
         }
         let key = InodeKey(try Lower.stat(descriptor))
         let (header, _) = try directoryHeader(descriptor, key.number, isRoot: parent == nil) {
             guard let parent else { return false }
-            return (try? Lower.stat(parent.descriptor, name)).map { InodeKey($0) != key } ?? true
+            return (try? parent.place.stat(name)).map { InodeKey($0) != key } ?? true
         }
         return SweepDirectory(self, descriptor: descriptor, key: key, header: header, parent: parent, name: name)
     }
 
     /// The zone that a directory's header says, which nothing vouches for: its keys are not here. `nil` for one that is no header.
     func storedZone(_ parent: SweepDirectory, _ name: [CChar]) throws(Errno) -> ZoneID? {
-        let descriptor = try Lower.open(parent.descriptor, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
-        guard let bytes = Base64URL.decode(try Lower.readLink(descriptor, ReservedName.directoryHeader)) else {
+        let descriptor = try parent.place.open(name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
+        guard let bytes = Base64URL.decode(try headerText(descriptor)) else {
             return nil
         }
         return bytes.withUnsafeBytes { try? DirectoryHeader(parsing: $0) }?.zone
@@ -147,20 +149,10 @@ extension Volume {
 
     /// Opens a directory for a sweep by its inode object: it was moved while the tree was walked.
     func sweptDirectory(_ inode: Inode) throws(Errno) -> SweepDirectory {
-        let descriptor = try open(inode, flags: O_RDONLY | O_DIRECTORY)
+        let descriptor = try openListable(inode)
         let (header, _) = try directoryHeader(
             descriptor, inode.number, isRoot: inode === rootInode, isGone: { isRemoved(inode) })
         return SweepDirectory(
             self, descriptor: descriptor, key: inode.key, header: header, parent: nil, name: [], inode: inode)
-    }
-
-    /// A plain user's own directory whose mode keeps its owner out is opened by lifting the mode for that moment.
-    private func openListable(_ parent: Descriptor, _ name: [CChar], flags: Int32) throws(Errno) -> Descriptor {
-        do { return try Lower.open(parent, name, flags: flags) } catch {
-            guard error == .access, !isPrivileged else { throw error }
-            let node = try Lower.open(parent, name, flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
-            guard let opened = try openAgainstMode(node, flags: flags) else { throw error }
-            return opened
-        }
     }
 }

@@ -58,7 +58,7 @@ enum SweepEntry {
 
     func open(_ volume: Volume, flags: Int32) throws(Errno) -> Descriptor {
         switch self {
-        case .named(let directory, let name): try Lower.open(directory.descriptor, name, flags: flags)
+        case .named(let directory, let name): try directory.place.open(name, flags: flags)
         case .moved(let inode): try volume.open(inode, flags: flags)
         }
     }
@@ -194,7 +194,7 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
                 let name = entry.name.map { CChar(bitPattern: $0) } + [0]
                 var type = entry.type
                 if type == UInt8(DT_UNKNOWN) {
-                    guard let info = try? Lower.stat(directory.descriptor, name) else { return true }
+                    guard let info = try? directory.place.stat(name) else { return true }
                     type = UInt8((info.st_mode & mode_t(S_IFMT)) >> 12)
                 }
                 if type == UInt8(DT_DIR) { below.append(name) } else { others.append(Found(name: name, type: type)) }

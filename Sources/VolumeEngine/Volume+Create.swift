@@ -28,7 +28,10 @@ extension Volume {
                 descriptor = try Lower.open(
                     handle.descriptor, lower.text, flags: O_RDWR | O_CREAT | O_EXCL, mode: mode & 0o777)
             } catch {
-                guard error == .exists, flags & O_EXCL == 0 else { throw error }
+                guard error == .exists, flags & O_EXCL == 0 else {
+                    if error != .exists { handle.removeSidecar(lower) }
+                    throw error
+                }
                 return try openExisting(parent, handle, lower, flags: flags)
             }
             do throws(Errno) {
@@ -190,8 +193,7 @@ extension Volume {
             // The owner must be able to put the header in; what was not asked for is taken away afterwards.
             try Lower.makeDirectory(handle.descriptor, temporary, mode: mode | 0o700)
             do throws(Errno) {
-                try Lower.symlink(
-                    target: text, handle.descriptor, temporary + "/" + ReservedName.directoryHeader)
+                try putHeader(text, into: temporary, handle.descriptor)
                 if hasPlaces {
                     try storeFirstPlace(
                         LowerNode(handle.descriptor, temporary), header.directory, handle, lower.text)
@@ -212,6 +214,14 @@ extension Volume {
             }
             return try adoptNew(try Lower.stat(handle.descriptor, lower.text), parent, handle, lower.text)
         }
+    }
+
+    /// The program's umask, or a default ACL, may have kept even the owner out.
+    private func putHeader(_ text: [CChar], into temporary: String, _ directory: Descriptor) throws(Errno) {
+        let header = temporary + "/" + ReservedName.directoryHeader
+        if isPrivileged { return try Lower.symlink(target: text, directory, header) }
+        let made = try Lower.open(directory, temporary, flags: Int32(LINUX_O_PATH) | O_DIRECTORY | O_NOFOLLOW)
+        try againstMode(made) { () throws(Errno) in try Lower.symlink(target: text, directory, header) }
     }
 
     /// The entry of an object that was made just now.

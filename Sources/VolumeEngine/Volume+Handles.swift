@@ -103,7 +103,8 @@ extension Volume {
             guard let location else { return (try openRoot(inode, flags: flags), nil) }
             let parent = try handle(location.parent)
             do {
-                let descriptor = try Lower.open(parent.descriptor, location.name, flags: flags)
+                let descriptor = try LowerPlace(volume: self, directory: parent.descriptor)
+                    .open(location.name, flags: flags)
                 let attributes = try Lower.stat(descriptor)
                 if InodeKey(attributes) == inode.key { return (descriptor, attributes) }
             } catch {
@@ -135,13 +136,18 @@ extension Volume {
         return try DirectoryHandle(descriptor: descriptor, number: inode.number, header: header, keys: keys)
     }
 
+    /// `lethefs.dir` as it is stored.
+    func headerText(_ directory: Descriptor) throws(Errno) -> [UInt8] {
+        try againstMode(directory) { () throws(Errno) in try Lower.readLink(directory, ReservedName.directoryHeader) }
+    }
+
     /// The header of a lower directory, authenticated, and the keys of its current slot. Where there is none, `isGone` tells whether the
     /// directory was removed meanwhile: ENOENT then.
     func directoryHeader(
         _ descriptor: Descriptor, _ number: UInt64, isRoot: Bool, isGone: () -> Bool
     ) throws(Errno) -> (DirectoryHeader, DirectoryKeys) {
         let text: [UInt8]
-        do { text = try Lower.readLink(descriptor, ReservedName.directoryHeader) } catch {
+        do throws(Errno) { text = try headerText(descriptor) } catch {
             guard error == .noEntry || error == .invalid else { throw error }
             if isGone() { throw .noEntry }
             throw damaged(.directoryHeader, number, "missing")

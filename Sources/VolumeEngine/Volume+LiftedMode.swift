@@ -9,8 +9,23 @@ extension Volume {
         try withLiftedMode(node) { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
     }
 
-    /// Runs `body` meanwhile; `nil` where it is another's.
-    func withLiftedMode<R>(_ node: Descriptor, _ body: () throws(Errno) -> R) throws(Errno) -> R? {
+    /// Runs `body`, and again with the mode lifted where that is what kept a plain user out: where the owner lacks some of `bits`.
+    @inline(__always)
+    func againstMode<R>(
+        _ node: Descriptor, needing bits: mode_t? = nil, _ body: () throws(Errno) -> R
+    ) throws(Errno) -> R {
+        do throws(Errno) { return try body() } catch {
+            guard error == .access, !isPrivileged, let result = try withLiftedMode(node, needing: bits, body) else {
+                throw error
+            }
+            return result
+        }
+    }
+
+    /// Runs `body` meanwhile; `nil` where it is another's, or the mode keeps its owner from nothing (of `bits`). `body` lifts no other mode.
+    func withLiftedMode<R>(
+        _ node: Descriptor, needing bits: mode_t? = nil, _ body: () throws(Errno) -> R
+    ) throws(Errno) -> R? {
         var result: Result<R, Errno>?
         // Two at once would take the lifted mode for its own.
         try lifting.withLock { (_) throws(Errno) in
@@ -18,7 +33,10 @@ extension Volume {
             guard info.st_uid == geteuid() else { return }
             let mode = info.st_mode & 0o7777
             let isDirectory = info.st_mode & mode_t(S_IFMT) == mode_t(S_IFDIR)
-            try Lower.changeMode(node, to: mode | (isDirectory ? 0o700 : 0o600))
+            let all: mode_t = isDirectory ? 0o700 : 0o600
+            let needed = bits ?? all
+            guard mode & needed != needed else { return }
+            try Lower.changeMode(node, to: mode | all)
             result = Result { () throws(Errno) in try body() }
             try Lower.changeMode(node, to: mode)
         }

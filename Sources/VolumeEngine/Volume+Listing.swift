@@ -67,7 +67,7 @@ extension Volume {
 
     /// By what is at hand: whatever lies above may keep a plain user out by now. The kernel has checked the program's access when it
     /// opened the directory.
-    private func openListable(
+    func openListable(
         _ inode: Inode, for purpose: DescriptorBudget.Purpose = .programs
     ) throws(Errno) -> Descriptor {
         let flags = O_RDONLY | O_DIRECTORY

@@ -93,7 +93,7 @@ extension Volume {
         try handle.withLowerName(name) { (lower) throws(Errno) in
             let info = try Lower.stat(handle.descriptor, lower.text)
             guard Inode.Kind(mode: info.st_mode) == .directory else { throw .notDirectory }
-            let directory = try Lower.open(handle.descriptor, lower.text, flags: O_RDONLY | O_DIRECTORY)
+            let directory = try LowerPlace(volume: self, directory: handle.descriptor).openDirectory(lower.text)
             let holding = try holding(directory)
             guard holding != .entries else { throw .notEmpty }
             let temporary = try Self.temporaryName()
@@ -117,12 +117,18 @@ extension Volume {
     func removeInPlace(
         _ directory: Descriptor, _ name: UnsafePointer<CChar>, in parent: Descriptor
     ) throws(Errno) {
-        let header = try Lower.readLink(directory, ReservedName.directoryHeader).map(CChar.init(bitPattern:)) + [0]
-        try Lower.unlink(directory, ReservedName.directoryHeader)
+        let header = try headerText(directory).map(CChar.init(bitPattern:)) + [0]
+        try unlinkHeader(directory)
         do throws(Errno) { try Lower.unlink(parent, name, isDirectory: true) } catch {
-            try Lower.symlink(target: header, directory, ReservedName.directoryHeader)
+            try againstMode(directory) { () throws(Errno) in
+                try Lower.symlink(target: header, directory, ReservedName.directoryHeader)
+            }
             throw error
         }
+    }
+
+    private func unlinkHeader(_ directory: Descriptor) throws(Errno) {
+        try againstMode(directory) { () throws(Errno) in try Lower.unlink(directory, ReservedName.directoryHeader) }
     }
 
     /// What a lower directory holds.
@@ -159,7 +165,7 @@ extension Volume {
     /// temporary that no program sees; the next `rmdir` of its parent tries again.
     func discard(_ name: String, in parent: Descriptor, _ directory: Descriptor, _ holding: Holding) {
         if holding == .leftovers { clean(directory) }
-        try? Lower.unlink(directory, ReservedName.directoryHeader)
+        try? unlinkHeader(directory)
         try? Lower.unlink(parent, name, isDirectory: true)
     }
 
@@ -177,7 +183,7 @@ extension Volume {
             }
         }
         for name in names where name.hasPrefix(ReservedName.temporary) {
-            if let left = try? Lower.open(directory, name, flags: O_RDONLY | O_DIRECTORY),
+            if let left = try? LowerPlace(volume: self, directory: directory).openDirectory(name),
                 let holding = try? holding(left), holding != .entries
             {
                 discard(name, in: directory, left, holding)

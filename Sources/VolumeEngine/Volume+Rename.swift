@@ -91,12 +91,11 @@ private struct Renaming {
         }
         try new.makeSidecar(to)
         do throws(Errno) {
-            if let target { try replace(target, source) } else { try move(flags: flags) }
+            if let target { try replace(target, source) } else { try move(source, flags: flags) }
         } catch {
             if target == nil { new.removeSidecar(to) }
             throw error
         }
-        relocate(source, newParent, to)
         old.removeSidecar(from)
     }
 
@@ -107,8 +106,10 @@ private struct Renaming {
         }
     }
 
-    private func move(flags: UInt32 = 0) throws(Errno) {
+    /// What is known to be at the old place is known to be at the new one at once: whoever needs it meanwhile looks there, however long the rest takes.
+    private func move(_ source: stat, flags: UInt32 = 0) throws(Errno) {
         try Lower.rename(old.descriptor, from.text, new.descriptor, to.text, flags: flags)
+        relocate(source, newParent, to)
     }
 
     private func replace(_ target: stat, _ source: stat) throws(Errno) {
@@ -116,24 +117,26 @@ private struct Renaming {
         guard isDirectory == (Inode.Kind(mode: source.st_mode) == .directory) else {
             throw isDirectory ? .isDirectory : .notDirectory
         }
-        guard isDirectory else { return try volume.remove(target, new, to.text) { () throws(Errno) in try move() } }
-        try replaceDirectory(target)
+        guard isDirectory else {
+            return try volume.remove(target, new, to.text) { () throws(Errno) in try move(source) }
+        }
+        try replaceDirectory(target, source)
     }
 
     /// The lower directory in the way is empty but for its header, so the lower rename would refuse. Both change places in one
     /// step, and the empty one is then removed from the old place.
-    private func replaceDirectory(_ target: stat) throws(Errno) {
-        let directory = try Lower.open(new.descriptor, to.text, flags: O_RDONLY | O_DIRECTORY)
+    private func replaceDirectory(_ target: stat, _ source: stat) throws(Errno) {
+        let directory = try LowerPlace(volume: volume, directory: new.descriptor).openDirectory(to.text)
         let holding = try volume.holding(directory)
         guard holding != .entries else { throw .notEmpty }
         try volume.remove(target, new, to.text) { () throws(Errno) in
-            try Lower.rename(
-                old.descriptor, from.text, new.descriptor, to.text, flags: UInt32(LINUX_RENAME_EXCHANGE))
+            try move(source, flags: UInt32(LINUX_RENAME_EXCHANGE))
         }
         do throws(Errno) { try removeReplaced(directory, holding) } catch {
             // Otherwise a rename that the program is told has failed would have been done by half.
             try Lower.rename(
                 old.descriptor, from.text, new.descriptor, to.text, flags: UInt32(LINUX_RENAME_EXCHANGE))
+            relocate(source, oldParent, from)
             throw error
         }
     }

@@ -42,9 +42,10 @@ extension Volume {
         _ inode: Inode, _ parent: Inode, _ directory: Descriptor, _ name: [CChar], _ zone: ZoneID,
         _ linked: LinkedNames?
     ) throws(Errno) -> Bool {
-        let info = try Lower.stat(directory, name)
+        let place = LowerPlace(volume: self, directory: directory)
+        let info = try place.stat(name)
         guard InodeKey(info) == inode.key else { throw .stale }
-        let text = try Lower.readLink(directory, name)
+        let text = try place.readLink(name)
         // The last name of several, where a crash came between, follows the others.
         let isOneOfSeveral = info.st_nlink > 1 ? true : linked == nil ? false : try hasSuccessor(text, inode.zone)
         if isOneOfSeveral {
@@ -57,28 +58,27 @@ extension Volume {
             try sealLink(UnsafeRawBufferPointer(target), zone: zone)
         }
         let temporary = try Self.temporaryName()
-        let exchange = UInt32(LINUX_RENAME_EXCHANGE)
         var hasExchanged = false
         do throws(Errno) {
-            try Lower.symlink(target: stored.text, directory, temporary)
+            try place.symlink(target: stored.text, temporary)
             if isPrivileged { try Lower.changeOwner(directory, temporary, uid: info.st_uid, gid: info.st_gid) }
-            let made = try Lower.open(directory, temporary, flags: Int32(LINUX_O_PATH))
+            let made = try place.open(temporary, flags: Int32(LINUX_O_PATH))
             try copySealedAttributes(of: inode, to: made, zone)
             try Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
             // Fails if the name is gone; and what came out must be what was meant.
-            try Lower.rename(directory, temporary, directory, name, flags: exchange)
+            try place.exchange(temporary, name)
             hasExchanged = true
-            guard InodeKey(try Lower.stat(directory, temporary)) == inode.key else { throw .stale }
+            guard InodeKey(try place.stat(temporary)) == inode.key else { throw .stale }
         } catch {
             // Where even the way back fails, neither goes: the new link stands, and beside it what stood there.
-            if hasExchanged { try Lower.rename(directory, temporary, directory, name, flags: exchange) }
-            try? Lower.unlink(directory, temporary)
+            if hasExchanged { try place.exchange(temporary, name) }
+            try? place.unlink(temporary)
             removeLinkTail(stored.tail)
             throw error
         }
         // Its number may be another object's the moment that it is gone. Who still uses it gets ESTALE, and looks the name up anew.
         table.detach(inode)
-        try? Lower.unlink(directory, temporary)
+        try? place.unlink(temporary)
         removeLinkTail(oldTail)
         return true
     }

@@ -88,27 +88,27 @@ extension Volume {
         let text = try Lower.readLink(try open(inode, flags: Int32(LINUX_O_PATH)), "")
         let successor = try successor(inode, text)
         for name in group.names {
-            let directory = try handle(name.directory).descriptor
-            guard let info = try? Lower.stat(directory, name.name), InodeKey(info) == inode.key else { continue }
+            let place = LowerPlace(volume: self, directory: try handle(name.directory).descriptor)
+            guard let info = try? place.stat(name.name), InodeKey(info) == inode.key else { continue }
             let temporary = try Self.temporaryName()
-            try Lower.link(volumeDirectory, successor, directory, temporary)
+            try place.link(volumeDirectory, successor, to: temporary)
             let isLast: Bool
             do throws(Errno) {
-                try Lower.rename(directory, temporary, directory, name.name, flags: UInt32(LINUX_RENAME_EXCHANGE))
-                let out = try Lower.stat(directory, temporary)
+                try place.exchange(temporary, name.name)
+                let out = try place.stat(temporary)
                 guard InodeKey(out) == inode.key else {
-                    try Lower.rename(directory, temporary, directory, name.name, flags: UInt32(LINUX_RENAME_EXCHANGE))
+                    try place.exchange(temporary, name.name)
                     throw .stale
                 }
                 isLast = out.st_nlink == 1
             } catch {
-                try? Lower.unlink(directory, temporary)
+                try? place.unlink(temporary)
                 guard error == .stale || error == .noEntry else { throw error }
                 continue
             }
             // As for a link with one name.
             if isLast { table.detach(inode) }
-            try Lower.unlink(directory, temporary)
+            try place.unlink(temporary)
             if isLast { removeLinkTail(Self.tailID(text)) }
         }
     }

@@ -54,7 +54,7 @@ extension Volume {
         try withAttributeKeys(inode) { (keys) throws(Errno) in
             for key in keys {
                 do throws(Errno) {
-                    let blob = try Lower.getAttribute(path: node.procPath, try key.lowerName(name))
+                    let blob = try readSealed(node, try key.lowerName(name))
                     return try openAttribute(blob, keys, inode, name).plaintext.value
                 } catch {
                     guard error == .noData else { throw error }
@@ -116,11 +116,13 @@ extension Volume {
         }
         let lowerName = try key.lowerName(name)
         try blob.encoded.withUnsafeBufferPointer { (bytes) throws(Errno) in
-            try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: flags)
+            try againstMode(node) { () throws(Errno) in
+                try Lower.setAttribute(path: node.procPath, lowerName, UnsafeRawBufferPointer(bytes), flags: flags)
+            }
         }
         for old in keys.dropFirst() {
             // One that stayed would be damage as soon as its key is gone.
-            do throws(Errno) { try Lower.removeAttribute(path: node.procPath, try old.lowerName(name)) } catch {
+            do throws(Errno) { try removeSealed(node, try old.lowerName(name)) } catch {
                 guard error == .noData else { throw error }
             }
         }
@@ -129,7 +131,7 @@ extension Volume {
     private func hasAttribute(_ keys: [AttributeKey], _ node: Descriptor, _ name: String) throws(Errno) -> Bool {
         for key in keys {
             do throws(Errno) {
-                _ = try Lower.getAttribute(path: node.procPath, try key.lowerName(name))
+                _ = try readSealed(node, try key.lowerName(name))
                 return true
             } catch { guard error == .noData else { throw error } }
         }
@@ -157,7 +159,7 @@ extension Volume {
             guard !keys.isEmpty else { return }
             for name in sealed {
                 do throws(Errno) {
-                    let blob = try Lower.getAttribute(path: node.procPath, name)
+                    let blob = try readSealed(node, name)
                     let plaintext = try openAttribute(blob, keys, inode, nil).plaintext
                     // A crash may leave one under an old key beside the same under the new one.
                     let plain = String(decoding: plaintext.name, as: UTF8.self)
@@ -189,7 +191,7 @@ extension Volume {
             var removed = false
             for key in keys {
                 do throws(Errno) {
-                    try Lower.removeAttribute(path: node.procPath, try key.lowerName(name))
+                    try removeSealed(node, try key.lowerName(name))
                     removed = true
                 } catch {
                     guard error == .noData else { throw error }
@@ -224,7 +226,7 @@ extension Volume {
         var stale: [(lowerName: String, XattrPlaintext)] = []
         for name in sealed.map({ String(decoding: $0, as: UTF8.self) }) {
             do throws(Errno) {
-                let bytes = try Lower.getAttribute(path: node.procPath, name)
+                let bytes = try readSealed(node, name)
                 let version = bytes.withUnsafeBytes { try? SealedBlob(parsing: $0).keyVersion }
                 // Keys of two zones may have the same version.
                 let isUnique = keys.count(where: { $0.version == version }) == 1
@@ -237,7 +239,7 @@ extension Volume {
             let name = String(decoding: attribute.name, as: UTF8.self)
             // One under the current key is newer: a crash, or a failure, left the old one beside it.
             if let current = keys.first, sealed.contains(Array(try current.lowerName(name).utf8)) {
-                try Lower.removeAttribute(path: node.procPath, lowerName)
+                try removeSealed(node, lowerName)
                 continue
             }
             try attribute.value.withUnsafeBufferPointer { (value) throws(Errno) in
@@ -292,8 +294,17 @@ extension Volume {
     /// Those of a file whose header a crash took: nobody has the DEK that sealed them.
     func removeLostAttributes(_ descriptor: Descriptor) throws(Errno) {
         for name in try Lower.listAttributes(path: descriptor.procPath).filter(isOurs) {
-            try Lower.removeAttribute(path: descriptor.procPath, String(decoding: name, as: UTF8.self))
+            try removeSealed(descriptor, String(decoding: name, as: UTF8.self))
         }
+    }
+
+    /// By its lower name. The kernel looks at the file's mode, not at the descriptor.
+    private func readSealed(_ node: Descriptor, _ name: String) throws(Errno) -> [UInt8] {
+        try againstMode(node) { () throws(Errno) in try Lower.getAttribute(path: node.procPath, name) }
+    }
+
+    private func removeSealed(_ node: Descriptor, _ name: String) throws(Errno) {
+        try againstMode(node) { () throws(Errno) in try Lower.removeAttribute(path: node.procPath, name) }
     }
 
     /// True when an object has attributes of ours.

@@ -1,8 +1,11 @@
 """Mounts by a plain user through fusermount3, and what other users see of a mount."""
 
 import errno
+import json
 import os
 import pwd
+import shutil
+import stat
 from pathlib import Path
 
 from harness import Volume, as_user, equal, on_volume, raises, run
@@ -138,6 +141,78 @@ def read_only_files_have_page_trees(volume):
         own.unmount()
         nodes = [path.stat().st_size for path in (own.lower / ".lethefs/trees").iterdir()]
         assert len(nodes) == 1 and nodes[0] > 4096, f"files of nodes: {nodes}"
+        own.check()
+
+
+@on_volume(limit=90, needs=["daemon", "lethefs"])
+def modes_that_keep_the_owner_out(volume):
+    """Nothing that the daemon has to do of itself fails for them: attributes are listed and sealed anew, new directories get their headers."""
+    with personal(volume) as own:
+        own.init().mount(options="")
+
+        def make():
+            for bits in (0o444, 0o200, 0o000):
+                path = own.mountpoint / f"{bits:o}"
+                path.write_bytes(b"x" * 7000)
+                os.setxattr(path, "user.kept", b"value")
+                os.chmod(path, bits)
+                equal(os.listxattr(path), ["user.kept"], f"mode {bits:o}")
+            raises(errno.EACCES, os.setxattr, own.mountpoint / "444", "user.new", b"x")
+            raises(errno.EACCES, os.getxattr, own.mountpoint / "200", "user.kept")
+            for bits in (0o777, 0o700, 0o300, 0o077):
+                os.umask(bits)
+                path = own.mountpoint / f"umask {bits:o}"
+                os.mkdir(path)
+                equal(stat.S_IMODE(path.stat().st_mode), 0o777 & ~bits, f"umask {bits:o}")
+                os.chmod(path, 0o700)
+                (path / "inside").mkdir()
+
+        def read():
+            for bits in (0o444, 0o200, 0o000):
+                path = own.mountpoint / f"{bits:o}"
+                equal(stat.S_IMODE(path.stat().st_mode), bits)
+                os.chmod(path, 0o600)
+                equal(os.getxattr(path, "user.kept"), b"value", f"mode {bits:o}")
+                equal(path.read_bytes(), b"x" * 7000)
+
+        def closed():
+            os.umask(0o022)
+            for bits in (0o555, 0o444, 0o000):
+                path = own.mountpoint / f"directory {bits:o}"
+                (path / "below").mkdir(parents=True)
+                (path / "empty").mkdir()
+                (path / "below" / "file").write_bytes(b"x" * 7000)
+                (path / "file").write_bytes(b"x" * 7000)
+                os.symlink("target", path / "link")
+                os.chmod(path / "empty", bits)
+                os.chmod(path, bits)
+
+        def open_again():
+            for bits in (0o555, 0o444, 0o000):
+                path = own.mountpoint / f"directory {bits:o}"
+                os.chmod(path, 0o755)
+                equal(sorted(os.listdir(path)), ["below", "empty", "file", "link"])
+                equal((path / "file").read_bytes(), b"x" * 7000)
+                equal(os.readlink(path / "link"), "target")
+                os.rmdir(path / "empty")
+                (path / "empty").mkdir(mode=bits)
+                (path / "other").mkdir(mode=bits)
+                os.rename(path / "other", path / "empty")
+                os.rmdir(path / "empty")
+                shutil.rmtree(path)
+
+        as_user(*ids(USER), make)
+        as_user(*ids(USER), closed)
+        own.remount(options="")
+        for words in (["kek", "rotate", own.mountpoint, "--compromised"], ["reencrypt", own.mountpoint]):
+            own.command(*words)
+        (zone,) = json.loads(own.command("coverage", own.mountpoint, "--json").stdout)["zones"]
+        equal([kek["directories"] + kek["files"] for kek in zone["keks"] if kek["version"] == 1], [0], f"{zone}")
+        equal([dek["files"] for dek in zone["deks"] if dek["version"] == 1], [0], f"{zone}")
+        as_user(*ids(USER), open_again)
+        own.remount(options="")
+        as_user(*ids(USER), read)
+        own.unmount()
         own.check()
 
 
