@@ -29,19 +29,21 @@ enum KEKSharing {
         return wraps
     }
 
-    /// Puts the KEK together. any-of: the first CMK that answers well; the error is the first one's otherwise.
+    /// Puts the KEK together. any-of: the first CMK that answers well; the error is the mildest otherwise, since the zone is lost only where
+    /// every owner says no. all-of: each is asked, whatever the others say, and the error is the gravest: one owner's outage hides no
+    /// other's no. Of errors as grave the first.
     static func unwrap(
         _ kek: ZoneKeyring.KEK, of keyring: ZoneKeyring, context: KEKContext, resolve: KeyringUnlocking.Resolver
     ) throws(KeyringError) -> SecretKey {
         switch keyring.policy {
         case .anyOf:
-            var first: KeyringError?
+            var mildest: KeyringError?
             for wrap in kek.wraps {
                 do { return try unwrap(wrap, of: keyring, context: context, resolve: resolve) } catch {
-                    if first == nil { first = error }
+                    if mildest.map({ error.isMoreHopeful(than: $0) }) ?? true { mildest = error }
                 }
             }
-            throw first ?? .noUsableKEK
+            throw mildest ?? .noUsableKEK
         case .allOf:
             // A CMK that was rotated away stays in the list, for its history.
             let inUse = keyring.cmks.count { $0.isInUse }
@@ -49,9 +51,15 @@ enum KEKSharing {
                 throw .notAuthentic
             }
             var sum = SecretKey { _ in }
+            var gravest: KeyringError?
             for wrap in kek.wraps {
-                sum = exclusiveOr(sum, try unwrap(wrap, of: keyring, context: context, resolve: resolve))
+                do throws(KeyringError) {
+                    sum = exclusiveOr(sum, try unwrap(wrap, of: keyring, context: context, resolve: resolve))
+                } catch {
+                    if gravest.map({ $0.gravity < error.gravity }) ?? true { gravest = error }
+                }
             }
+            if let gravest { throw gravest }
             return sum
         }
     }
@@ -69,6 +77,14 @@ enum KEKSharing {
 
     private static func exclusiveOr(_ left: borrowing SecretKey, _ right: borrowing SecretKey) -> SecretKey {
         left.exclusiveOr(right)
+    }
+}
+
+extension KeyringError {
+    /// Of any-of. A CMK that nobody asked can say neither yes nor no here: what those say that were asked counts.
+    fileprivate func isMoreHopeful(than other: KeyringError) -> Bool {
+        if gravity == .notAsked { return false }
+        return other.gravity == .notAsked || gravity < other.gravity
     }
 }
 

@@ -18,15 +18,34 @@ package enum KeyringError: Error, Sendable, Equatable {
     /// The cryptographic library failed.
     case cipher(CipherError)
 
-    /// The owner answered, and the answer was no: the keys have to go now. Anything else may be an outage, which a lease bridges.
-    package var isRefusal: Bool {
+    /// What an answer is to a lease, the mildest first.
+    package enum Gravity: Int, Sendable, Comparable {
+        /// The owner was not reached, or had no time: the volume's grace is for this.
+        case outOfReach
+        /// Nobody was asked: this host does not know the CMK.
+        case notAsked
+        /// Neither yes nor no, such as a refused PIN, or bytes that do not authenticate: a lease bridges it, grace does not.
+        case amiss
+        /// The owner answered, and the answer was no: the keys have to go now.
+        case refusal
+
+        package static func < (left: Gravity, right: Gravity) -> Bool { left.rawValue < right.rawValue }
+    }
+
+    package var gravity: Gravity {
         switch self {
         case .root(let error, _):
             switch error.code {
-            case .disabled, .denied, .pendingDeletion, .destroyed, .versionDestroyed, .keyNotFound: true
-            default: false
+            case .unknownRoot: .notAsked
+            case .unreachable, .timedOut, .throttled, .tokenNotFound, .moduleUnavailable: .outOfReach
+            case .disabled, .denied, .pendingDeletion, .destroyed, .versionDestroyed, .keyNotFound: .refusal
+            case .invalidURI, .keyAmbiguous, .pinIncorrect, .pinLocked, .pinUnavailable, .notAuthentic, .unsupported,
+                .failed:
+                .amiss
             }
-        case .notAuthentic, .format, .noUsableKEK, .cipher, .inUse, .full: false
+        case .notAuthentic, .format, .noUsableKEK, .cipher, .inUse, .full: .amiss
         }
     }
+
+    package var isRefusal: Bool { gravity == .refusal }
 }

@@ -53,6 +53,37 @@ import VolumeFormat
         #expect(sample.unlocking.failure(sample.keyring) == nil)
     }
 
+    /// all-of: every owner is asked, and a no is never hidden by what the others say, nor a refused PIN by an outage.
+    @Test(
+        arguments: [
+            ([.unreachable, .disabled], 1), ([.disabled, .unreachable], 0),
+            ([.pinIncorrect, .timedOut, .destroyed], 2),
+            ([.unreachable, .pinIncorrect], 1), ([.timedOut, .unreachable], 0), ([.unknownRoot, .keyNotFound], 1),
+            ([.unreachable, .unknownRoot], 1), ([nil, .throttled, .denied], 2), ([.denied, .disabled], 0),
+        ] as [([RootError.Code?], Int)])
+    func allOfTellsTheGravest(codes: [RootError.Code?], gravest: Int) throws {
+        let sample = try SampleKeyring(.allOf, cmkCount: codes.count)
+        for (cmk, code) in zip(sample.cmks, codes) { cmk.refuse(code) }
+        let code = try #require(codes[gravest])
+        #expect(sample.unlocking.failure(sample.keyring) == .root(RootError(code, ""), uri: "test:\(gravest)"))
+        #expect(sample.cmks.allSatisfy { $0.unwraps == 1 })
+    }
+
+    /// any-of: it is a no only where all say no. One that this host does not know is not asked, and does not count.
+    @Test(
+        arguments: [
+            ([.disabled, .unreachable], 1), ([.unreachable, .disabled], 0), ([.destroyed, .pinIncorrect], 1),
+            ([.pinIncorrect, .unreachable], 1), ([.disabled, .destroyed], 0), ([.disabled, .unknownRoot], 0),
+            ([.unknownRoot, .disabled], 1), ([.unknownRoot, .unreachable, .disabled], 1),
+            ([.unknownRoot, .unknownRoot], 0),
+        ] as [([RootError.Code], Int)])
+    func anyOfTellsTheMildest(codes: [RootError.Code], mildest: Int) throws {
+        let sample = try SampleKeyring(.anyOf, cmkCount: codes.count)
+        for (cmk, code) in zip(sample.cmks, codes) { cmk.refuse(code) }
+        let wanted = KeyringError.root(RootError(codes[mildest], ""), uri: "test:\(mildest)")
+        #expect(sample.unlocking.failure(sample.keyring) == wanted)
+    }
+
     /// Another CMK of the same name is not the same CMK.
     @Test(arguments: ZoneKeyring.Policy.allCases)
     func anImpostorIsNotAuthentic(policy: ZoneKeyring.Policy) throws {
