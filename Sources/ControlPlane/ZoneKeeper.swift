@@ -209,10 +209,9 @@ package final class ZoneKeeper: Sendable {
         private func judge(_ start: Double, _ error: KeyringError?) {
             switch lease.answered(startedAt: start, now: BootClock.now, error: error) {
             case .goOn:
-                if error == nil {
-                    showLease()
-                    keeper.onEvent(.renewed(keeper.zone.id))
-                }
+                // An answer may also shorten it: whoever watches this daemon goes by the same end.
+                showLease()
+                if error == nil { keeper.onEvent(.renewed(keeper.zone.id)) }
                 if let error, !isOut {
                     isOut = true
                     keeper.shown.withLock { $0.cause = keeper.describe(error) }

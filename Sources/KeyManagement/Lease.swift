@@ -33,6 +33,8 @@ package struct Lease: Sendable {
     package let timing: LeaseTiming
     /// Start of the last call that succeeded: the owner may have changed its mind right after it answered.
     private var lastYes: Double
+    /// The last answer, if there was one, was a yes, or that the owner is out of reach. What it answers otherwise, grace does not bridge.
+    private var hasGrace = true
 
     package init(_ timing: LeaseTiming, unlockedAt now: Double) {
         self.timing = timing
@@ -40,10 +42,11 @@ package struct Lease: Sendable {
     }
 
     /// When the keys have to go, if nothing is heard until then.
-    package var end: Double { lastYes + timing.leaseSeconds + timing.graceSeconds }
+    package var end: Double { lastYes + timing.leaseSeconds + (hasGrace ? timing.graceSeconds : 0) }
 
     /// A probe that began at `start` came back.
     package mutating func answered(startedAt start: Double, now: Double, error: KeyringError?) -> Decision {
+        hasGrace = error.map { $0.gravity == .outOfReach } ?? true
         guard let error else {
             lastYes = max(lastYes, start)
             return now < end ? .goOn : .expire

@@ -59,4 +59,28 @@ import Testing
         // Grace is for owners that cannot be reached; a no is a no.
         #expect(lease.answered(startedAt: 10, now: 10.1, error: Self.error(.disabled)) == .revoke)
     }
+
+    /// Grace is for an owner that is out of reach, or does not answer at all. Whatever else it answers ends with the lease.
+    @Test(arguments: RootError.Code.allCases)
+    func graceIsForOutages(code: RootError.Code) {
+        let outages: Set<RootError.Code> = [.unreachable, .timedOut, .throttled, .tokenNotFound, .moduleUnavailable]
+        var lease = Lease(LeaseTiming(probeSeconds: 1, leaseSeconds: 5, graceSeconds: 60), unlockedAt: 0)
+        #expect(lease.end == 65, "nothing was heard yet")
+        guard lease.answered(startedAt: 1, now: 1.1, error: Self.error(code)) == .goOn else { return }
+        let isBridged = outages.contains(code)
+        #expect(lease.end == (isBridged ? 65 : 5))
+        #expect(lease.check(now: 5) == (isBridged ? .goOn : .expire))
+        #expect(lease.answered(startedAt: 2, now: 2.1, error: nil) == .goOn)
+        #expect(lease.end == 67)
+    }
+
+    @Test(arguments: [KeyringError.notAuthentic, .noUsableKEK])
+    func graceIsNotForDamage(error: KeyringError) {
+        var lease = Lease(LeaseTiming(probeSeconds: 1, leaseSeconds: 5, graceSeconds: 60), unlockedAt: 0)
+        #expect(lease.answered(startedAt: 1, now: 1.1, error: error) == .goOn)
+        #expect(lease.answered(startedAt: 4, now: 5, error: error) == .expire)
+        // The owner is away after that: the last answer counts.
+        #expect(lease.answered(startedAt: 4, now: 4.5, error: Self.error(.unreachable)) == .goOn)
+        #expect(lease.end == 65)
+    }
 }

@@ -33,11 +33,12 @@ import VolumeFormat
     }
 
     private func keeper(
-        _ test: TestVolume, _ events: Events, timing: LeaseTiming, device: dev_t? = nil, kernel: Kernel = Kernel()
+        _ test: TestVolume, _ events: Events, timing: LeaseTiming, device: dev_t? = nil, kernel: Kernel = Kernel(),
+        onLease: @escaping @Sendable (Double?) -> Void = { _ in }
     ) throws -> ZoneKeeper {
         ZoneKeeper(
             try test.volume.zone(.root), of: test.mount, timing: timing, kernel: kernel,
-            mountPoint: test.temporary["mount"], device: device, describe: { "\($0)" }, onLease: { _, _ in },
+            mountPoint: test.temporary["mount"], device: device, describe: { "\($0)" }, onLease: { onLease($1) },
             onEvent: { events.add($0) })
     }
 
@@ -66,6 +67,25 @@ import VolumeFormat
         test.cmk.refuse(nil)
         #expect(wait { events.renewals > before + 2 })
         #expect(events.ends == 1)
+        keeper.stop()
+    }
+
+    /// A refused PIN is no outage: the keys go with the lease, and whoever watches the daemon hears of it. While the owner is away they stay.
+    @Test func graceIsForOutagesOnly() throws {
+        let test = try TestVolume()
+        let ends = Mutex<[Double]>([])
+        let keeper = try keeper(
+            test, Events(), timing: LeaseTiming(probeSeconds: 0.01, leaseSeconds: 2, graceSeconds: 600),
+            onLease: { end in if let end { ends.withLock { $0.append(end) } } })
+        keeper.start()
+        #expect(wait { ends.withLock { $0.count } > 2 })
+        test.cmk.refuse(.pinIncorrect)
+        let refused = BootClock.now
+        #expect(wait { ends.withLock { ($0.last ?? .infinity) < refused + 3 } })
+        test.cmk.refuse(.unreachable)
+        #expect(wait { ends.withLock { ($0.last ?? 0) > refused + 500 } })
+        test.cmk.refuse(.pinIncorrect)
+        #expect(wait { keeper.condition.state == "revoked" })
         keeper.stop()
     }
 
