@@ -114,7 +114,10 @@ extension AuditLog {
             if isDone, head != nil { state.withLock { $0.sealedUnder = $0.keys == keys ? version : nil } }
         }
         if let head {
-            options.onCheckpoint(Head(sequence: head.sequence, hash: head.hash, keys: keys.map(\.publicKey)))
+            var known = Head(
+                sequence: head.sequence, hash: head.hash, end: head.end, keys: keys.map(\.publicKey))
+            known.isBehindDamage = lacksRemembered
+            options.onCheckpoint(known)
         }
     }
 

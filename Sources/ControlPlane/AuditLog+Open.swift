@@ -21,7 +21,8 @@ extension AuditLog {
         let length: UInt64
         var last = UInt8(ascii: "\n")
         do throws(Errno) {
-            tail = try AuditTail(file, head: sealed.value, remembered: options.remembered)
+            tail = try AuditTail(
+                file, head: sealed.value, remembered: options.remembered, maximumScan: options.maximumScan)
             length = UInt64(try Lower.stat(file).st_size)
             if length > 0 { last = try Lower.readValue(file, at: length - 1, initial: last) }
         } catch { throw .lower(error, "reading .lethefs/audit/log") }
@@ -37,13 +38,14 @@ extension AuditLog {
             (state.sequence, state.hash) = (head.sequence, head.hash)
         }
         let isNew = tail.last == nil && state.sequence == 0
-        let log = AuditLog(options: options, files: files, state: state, signer: signer)
+        let log = AuditLog(
+            options: options, files: files, state: state, signer: signer, lacksRemembered: !tail.rememberedFound)
         if isNew { log.begin(signer) }
         if isNew, options.isExpected { log.append(.logDamaged, ["what": "the whole log was removed"]) }
         if let zoneKeys {
             log.tell(tail, sealed, list, isNew: isNew, volume: zoneKeys.volume)
         } else {
-            log.repair(tail)
+            log.tellWithoutKeys(tail)
         }
         if let signer, !isNew, zoneKeys != nil {
             log.adopt(signer, reason: keys.isEmpty ? "no key was known" : "another CMK")
@@ -75,9 +77,7 @@ extension AuditLog {
         repair(tail)
         if case .refused = sealed { append(.logDamaged, ["what": "the sealed head is not authentic"]) }
         if case .refused = list { append(.logDamaged, ["what": "the sealed key list is not authentic"]) }
-        if !tail.rememberedFound {
-            append(.logDamaged, ["what": "the log lacks the record that this host remembers"])
-        }
+        tellOfMemory(tail)
         // Record 1 alone: a crash came before the first seal.
         if !isNew, tail.last.map({ $0.sequence > 1 }) ?? true {
             if case .missing = list { append(.logDamaged, ["what": "the sealed key list is missing"]) }
@@ -91,6 +91,22 @@ extension AuditLog {
         } else if last > head.sequence {
             append(.logAdopted, ["from": "\(head.sequence + 1)", "to": "\(last)"])
         }
+    }
+
+    /// The same where nothing vouches for the log but the host's memory: what stands behind that is named before it is signed.
+    private func tellWithoutKeys(_ tail: AuditTail) {
+        repair(tail)
+        tellOfMemory(tail)
+        guard let remembered = options.remembered, tail.rememberedFound else { return }
+        let last = tail.last?.sequence ?? 0
+        if last > remembered.sequence {
+            append(.logAdopted, ["from": "\(remembered.sequence + 1)", "to": "\(last)"])
+        }
+    }
+
+    private func tellOfMemory(_ tail: AuditTail) {
+        guard !tail.rememberedFound else { return }
+        append(.logDamaged, ["what": "the log lacks the record that this host remembers"])
     }
 
     /// A write that a crash cut off stays where it is, by itself on a line; the record behind it says what it was.

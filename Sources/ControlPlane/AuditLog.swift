@@ -33,11 +33,16 @@ package final class AuditLog: Sendable {
     package struct Head: Sendable, Equatable {
         package var sequence: UInt64
         package var hash: [UInt8]
+        /// Where in the log the record ends, its newline included; 0 where that is not known.
+        package var end: UInt64
         package var keys: [[UInt8]]
+        /// A record before it says that the log lacks what was remembered: it may take the place of a later one.
+        package var isBehindDamage = false
 
-        package init(sequence: UInt64, hash: [UInt8], keys: [[UInt8]]) {
+        package init(sequence: UInt64, hash: [UInt8], end: UInt64, keys: [[UInt8]]) {
             self.sequence = sequence
             self.hash = hash
+            self.end = end
             self.keys = keys
         }
     }
@@ -51,6 +56,8 @@ package final class AuditLog: Sendable {
         package var isExpected = false
         /// What the host remembers of the log.
         package var remembered: Head?
+        /// Bytes behind what is known of the log that are read as it is opened: whoever writes the lower storage could have a mount read for hours.
+        package var maximumScan: UInt64 = 256 << 20
         /// Called at each checkpoint.
         package var onCheckpoint: @Sendable (Head) -> Void
 
@@ -116,8 +123,13 @@ package final class AuditLog: Sendable {
     let stopped = Atomic<Bool>(false)
     // What `status` tells while `state` is held. A leaf.
     let shown: Mutex<Status>
+    // The log lacks what the host remembers; the record of it is written before any checkpoint is made.
+    let lacksRemembered: Bool
 
-    init(options: Options, files: AuditFiles, state: consuming State, signer: (any Signer)?) {
+    init(
+        options: Options, files: AuditFiles, state: consuming State, signer: (any Signer)?, lacksRemembered: Bool
+    ) {
+        self.lacksRemembered = lacksRemembered
         self.options = options
         self.files = files
         shown = Mutex(Status(state))

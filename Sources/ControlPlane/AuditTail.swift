@@ -13,37 +13,53 @@ struct AuditTail {
     var isOverlong = false
     /// What a crash can leave is one record.
     private static let maximumTorn = 1 << 20
-    /// Whoever writes the lower storage could have a mount read for hours.
-    private static let maximumScan: UInt64 = 256 << 20
+    private let maximumScan: UInt64
     /// The sealed head is in the log: what comes after it was not sealed yet.
     var headFound = false
 
     /// So is the record that the host remembers; true where it remembers none.
     var rememberedFound = true
 
-    /// Reads from the sealed head on, where it stands as it says and is what the host remembers, and from the beginning otherwise.
-    init(_ file: Descriptor, head: AuditHead?, remembered: AuditLog.Head? = nil) throws(Errno) {
-        let isSame = remembered.map { $0.sequence == head?.sequence && $0.hash == head?.hash } ?? true
-        if let head, isSame, try Self.stands(head, in: file) {
-            try read(file, from: head.end)
-            headFound = true
-            if last == nil {
-                last = try Self.record(before: head.end, in: file)
-                end = head.end
-            }
-            return
+    /// A place in the log that somebody vouches for.
+    private struct Place {
+        var sequence: UInt64
+        var hash: [UInt8]
+        var end: UInt64
+
+        init(_ head: AuditHead) { (sequence, hash, end) = (head.sequence, head.hash, head.end) }
+        init(_ head: AuditLog.Head) { (sequence, hash, end) = (head.sequence, head.hash, head.end) }
+
+        func isRecord(_ record: AuditRecord) -> Bool { record.sequence == sequence && record.hash == hash }
+    }
+
+    /// Reads from the later of two places on, the sealed head and what the host remembers: whoever made it had found the other in the log.
+    /// From the beginning, in search of it, where one of them does not stand as it says.
+    init(
+        _ file: Descriptor, head: AuditHead?, remembered: AuditLog.Head?, maximumScan: UInt64
+    ) throws(Errno) {
+        self.maximumScan = maximumScan
+        let places = (head: head.map(Place.init), remembered: remembered.map(Place.init))
+        if let head = places.head { headFound = try Self.stands(head, in: file) }
+        if let remembered = places.remembered {
+            // Of hosts that have noted no offset.
+            let isSame = remembered.sequence == places.head?.sequence && remembered.hash == places.head?.hash
+            rememberedFound = try isSame ? headFound : Self.stands(remembered, in: file)
         }
-        rememberedFound = remembered == nil
-        try read(file, from: 0, head, remembered)
+        let start = max(headFound ? places.head?.end ?? 0 : 0, rememberedFound ? places.remembered?.end ?? 0 : 0)
+        let isSearching = places.head != nil && !headFound || !rememberedFound
+        try read(file, from: isSearching ? 0 : start, places.head, places.remembered)
+        guard last == nil, !isSearching else { return }
+        last = try Self.record(before: start, in: file)
+        end = start
     }
 
     private mutating func read(
-        _ file: Descriptor, from offset: UInt64, _ head: AuditHead? = nil, _ remembered: AuditLog.Head? = nil
+        _ file: Descriptor, from offset: UInt64, _ head: Place?, _ remembered: Place?
     ) throws(Errno) {
         end = offset
         var lines = AuditLines(file, from: offset)
         while let line = try lines.next() {
-            guard line.end - offset <= Self.maximumScan else {
+            guard line.end - offset <= maximumScan else {
                 isOverlong = true
                 break
             }
@@ -57,17 +73,15 @@ struct AuditTail {
             last = record
             end = line.end
             torn = []
-            if let head, record.sequence == head.sequence, record.hash == head.hash { headFound = true }
-            if let remembered, record.sequence == remembered.sequence, record.hash == remembered.hash {
-                rememberedFound = true
-            }
+            if let head, head.isRecord(record) { headFound = true }
+            if let remembered, remembered.isRecord(record) { rememberedFound = true }
         }
         if torn.last == UInt8(ascii: "\n") { torn.removeLast() }
     }
 
-    private static func stands(_ head: AuditHead, in file: Descriptor) throws(Errno) -> Bool {
-        guard let record = try record(before: head.end, in: file) else { return false }
-        return record.sequence == head.sequence && record.hash == head.hash
+    private static func stands(_ place: Place, in file: Descriptor) throws(Errno) -> Bool {
+        guard place.end > 0, let record = try record(before: place.end, in: file) else { return false }
+        return place.isRecord(record)
     }
 
     /// The record whose newline ends at `end`.

@@ -29,15 +29,25 @@ enum AuditNote {
 
     private static func leave(_ lower: String, _ kind: AuditKind, _ zone: ZoneID?, _ fields: [String: String]) -> Bool {
         let host = Host()
-        guard let files = try? VolumeFiles(lower: lower), let volume = try? files.readDescription().value.volume,
+        guard let files = try? VolumeFiles(lower: lower), let description = try? files.readDescription().value,
             // Without the KEK no log is begun: nobody could tell it from a false one.
             let existing = try? AuditFiles(volumeDirectory: files.directory, creating: false),
             (try? existing.openLog()) != nil
         else { return false }
+        let volume = description.volume
         let uris = (try? files.keyring(.root))?.cmks.map(\.uri) ?? []
         let roots = (try? Roots.of(files, given: [], host.readRecord(volume))) ?? Roots(trusted: [])
-        let known = host.readAuditPin(volume)?.publicKeys ?? []
-        let options = AuditLog.Options(volume: volume, keys: { nil }, onCheckpoint: { host.writeAuditPin(volume, $0) })
+        let pin = host.readAuditPin(volume)
+        let known = pin?.publicKeys ?? []
+        var options = AuditLog.Options(volume: volume, keys: { nil }) { head in
+            // Of the keys this process knows only the one that it signs with, and takes none of the others away.
+            var head = head
+            head.keys = []
+            host.writeAuditPin(volume, head)
+        }
+        // Without the KEK nothing else tells an older log, or none, from the one that was there.
+        options.remembered = pin?.head
+        options.isExpected = description.settings[.audited] == 1
         let log = try? AuditLog.open(files.directory, options) { _ in
             // Without asking for the CMK: it may have been destroyed just now.
             for uri in uris {

@@ -11,6 +11,14 @@ struct AuditPin: Codable, Equatable {
     /// The last checkpoint that this host saw, and its hash (hexadecimal).
     var sequence: UInt64
     var hash: String
+    /// Where in the log it ends; not in memories of older versions.
+    var end: UInt64?
+
+    /// `nil` where no checkpoint is remembered.
+    var head: AuditLog.Head? {
+        guard sequence > 0, let bytes = [UInt8](hexadecimal: hash) else { return nil }
+        return AuditLog.Head(sequence: sequence, hash: bytes, end: end ?? 0, keys: publicKeys)
+    }
 
     var publicKeys: [[UInt8]] { keys.compactMap { Base64.decode($0) } }
 }
@@ -23,14 +31,16 @@ extension Host {
         return try? JSONDecoder().decode(AuditPin.self, from: data)
     }
 
-    /// False when it cannot be written: the log is as good, and this host knows less of it.
+    /// False when it cannot be written: the log is as good, and this host knows less of it. What it knows is never taken back for an
+    /// earlier record, unless the log itself says that the later one is not there.
     @discardableResult
     func writeAuditPin(_ volume: UniqueID, _ head: AuditLog.Head) -> Bool {
         let known = readAuditPin(volume)
+        if let remembered = known?.head, remembered.sequence > head.sequence, !head.isBehindDamage { return false }
         var keys = known?.keys ?? []
-        // A process without the KEK does not know the keys, and takes none away.
+        // A process without the KEK does not know the keys.
         if !head.keys.isEmpty { keys = head.keys.map { Base64.encode($0) } }
-        let pin = AuditPin(keys: keys, sequence: head.sequence, hash: head.hash.hexadecimal)
+        let pin = AuditPin(keys: keys, sequence: head.sequence, hash: head.hash.hexadecimal, end: head.end)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         let path = auditPath(volume)

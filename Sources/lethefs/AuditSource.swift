@@ -65,9 +65,7 @@ struct AuditSource {
         trust.volume = "\(volume)"
         trust.isLive = daemon != nil
         let pin = Host().readAuditPin(volume)
-        if let pin, let hash = [UInt8](hexadecimal: pin.hash), pin.sequence > 0 {
-            trust.remembered = (pin.sequence, hash)
-        }
+        if let head = pin?.head { trust.remembered = (head.sequence, head.hash) }
         if let pin, !pin.publicKeys.isEmpty { (trust.keys, trust.keySource) = (pin.publicKeys, .host) }
         do {
             try add(try seals(roots), to: &trust, &remarks)

@@ -17,9 +17,7 @@ enum AuditOpening {
         } onCheckpoint: {
             host.writeAuditPin(volume, $0)
         }
-        if let pin = host.readAuditPin(volume), pin.sequence > 0, let hash = [UInt8](hexadecimal: pin.hash) {
-            options.remembered = AuditLog.Head(sequence: pin.sequence, hash: hash, keys: pin.publicKeys)
-        }
+        options.remembered = host.readAuditPin(volume)?.head
         options.isExpected = mount.volume.description.settings[.audited] == 1
         do {
             let audit = try AuditLog.open(mount.volumeDirectory, options) { known in

@@ -26,18 +26,31 @@ final class AuditSample: Sendable {
     var logPath: String { directory["audit/log"] }
     /// What the host would remember.
     var remembered: AuditLog.Head? { head.withLock { $0 } }
+    func remember(_ other: AuditLog.Head?) { head.withLock { $0 = other } }
 
-    func open(signer: (any Signer)?, sealing: Bool = true) throws -> AuditLog {
+    /// `remembering`: against what the host remembers, of a volume that was made with a log.
+    func open(
+        signer: (any Signer)?, sealing: Bool = true, remembering: Bool = false, maximumScan: UInt64? = nil
+    ) throws -> AuditLog {
         let root = try Lower.open(path: directory.path, flags: O_RDONLY | O_DIRECTORY)
-        let options = AuditLog.Options(volume: volume) { [keys] in
+        var options = AuditLog.Options(volume: volume) { [keys] in
             sealing ? keys : nil
         } onCheckpoint: { [self] new in
             head.withLock { $0 = new }
         }
+        if remembering { (options.remembered, options.isExpected) = (remembered, true) }
+        if let maximumScan { options.maximumScan = maximumScan }
         return try AuditLog.open(root, options) { _ in signer }
     }
 
     func open() throws -> AuditLog { try open(signer: signer) }
+
+    /// A command on a volume that is not mounted: it has the signing key, and no KEK.
+    func leave(_ kind: AuditKind) throws {
+        let log = try open(signer: signer, sealing: false, remembering: true)
+        log.append(kind)
+        log.close()
+    }
 
     /// A log of `count` records and two checkpoints, closed.
     static func filled(_ count: Int = 10) throws -> AuditSample {

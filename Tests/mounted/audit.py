@@ -198,6 +198,41 @@ def an_older_state_of_everything(volume):
     assert [one["what"] for one in found] == ["told"] and "remembers" in found[0]["detail"], found
 
 
+def switched_off_and_on(volume):
+    """By commands on the volume as it lies: they write to its log without its KEK."""
+    for act in ("disable", "enable"):
+        volume.command("cmk", act, volume.lower)
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def an_older_state_under_a_command(volume):
+    """The command does not take an older log for good, and what this host remembers is not forgotten over it."""
+    import shutil
+    filled(volume)
+    shutil.copytree(volume.lower / ".lethefs/audit", volume.root / "older")
+    for _ in range(3):
+        volume.mount().unmount()
+    shutil.rmtree(volume.lower / ".lethefs/audit")
+    shutil.copytree(volume.root / "older", volume.lower / ".lethefs/audit")
+    switched_off_and_on(volume)
+    found = verified(volume, damaged=True)["findings"]
+    assert [one["what"] for one in found] == ["told"] and "remembers" in found[0]["detail"], found
+    # The record that tells of it is remembered from now on.
+    shutil.rmtree(volume.lower / ".lethefs/audit")
+    shutil.copytree(volume.root / "older", volume.lower / ".lethefs/audit")
+    assert "head" in [one["what"] for one in verified(volume, damaged=True)["findings"]]
+
+
+@on_volume(limit=240, needs=["lethefs"])
+def a_log_cut_to_nothing_under_a_command(volume):
+    filled(volume)
+    put(volume, [])
+    switched_off_and_on(volume)
+    equal(kinds(volume)[:3], ["log-started", "log-damaged", "log-damaged"])
+    told = [one["detail"] for one in verified(volume, damaged=True)["findings"] if one["what"] == "told"]
+    assert "removed" in told[0] and "remembers" in told[1], told
+
+
 @on_volume(limit=240, needs=["lethefs"])
 def after_crashes(volume):
     volume.init()
