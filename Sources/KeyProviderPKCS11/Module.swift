@@ -142,6 +142,7 @@ final class Module: @unchecked Sendable {
         do {
             try start.initialize(cryptoki, replacing: isInForkedChild)
         } catch {
+            guard error.root.code != .timedOut else { throw error }
             // A library that worked before is not missing; what it talks to is.
             throw error.recoded(everStarted.contains(start) ? .unreachable : .moduleUnavailable)
         }

@@ -16,7 +16,8 @@ struct ModuleStart: Hashable, Sendable {
     }
 
     /// General-purpose functions (PKCS#11 2.40 §5.4): C_Initialize. A module that somebody has initialised already is fine;
-    /// with `replacing`, it is begun anew: a forked child inherits its parent's state in some modules (SoftHSM2).
+    /// with `replacing`, it is begun anew: a forked child inherits its parent's state in some modules (SoftHSM2). `.timedOut` where
+    /// modules that start with another configuration do not come to an end.
     func initialize(_ cryptoki: Cryptoki, replacing: Bool) throws(Failure) {
         try ModuleEnvironment.shared.with(configuration) { () throws(Failure) in
             let text = initString.map { strdup($0) } ?? nil
@@ -38,33 +39,5 @@ struct ModuleStart: Hashable, Sendable {
                 try cryptoki.check("C_Initialize") { cryptoki.functions.pointee.C_Initialize?(memory.baseAddress) }
             }
         }
-    }
-}
-
-/// SOFTHSM2_CONF, the only variable that a URI may set (`x-conf`): it says where SoftHSM2 keeps its tokens, and can
-/// neither load code nor redirect another library.
-///
-/// Set and read (by C_Initialize) under one lock, since modules start on threads of their own.
-final class ModuleEnvironment: @unchecked Sendable {
-    static let shared = ModuleEnvironment()
-    static let variable = "SOFTHSM2_CONF"
-    // Guards the variable; held over C_Initialize.
-    private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let inherited: String?
-
-    private init() {
-        pthread_mutex_init(lock, nil)
-        inherited = getenv(Self.variable).map { String(cString: $0) }
-    }
-
-    func with(_ configuration: String?, _ body: () throws(Failure) -> Void) throws(Failure) {
-        pthread_mutex_lock(lock)
-        defer { pthread_mutex_unlock(lock) }
-        let wanted = configuration ?? inherited
-        let current = getenv(Self.variable).map { String(cString: $0) }
-        if wanted != current {
-            if let wanted { setenv(Self.variable, wanted, 1) } else { unsetenv(Self.variable) }
-        }
-        try body()
     }
 }

@@ -11,7 +11,9 @@ struct Interposer {
     private var control: String { TestTokens.shared.directory + "/interposed/control" }
 
     func reset() {
-        for name in ["hang", "extractable", "log"] + calls.map({ "inject.\($0)" }) { unlink("\(control)/\(name)") }
+        for name in ["hang", "extractable", "log"] + calls.flatMap({ ["inject.\($0)", "hang.\($0)"] }) {
+            unlink("\(control)/\(name)")
+        }
     }
     func inject(_ call: String, _ value: UInt, times: Int = 1) {
         writeFile("\(control)/inject.\(call)", "\(value) \(times)")
@@ -110,6 +112,33 @@ extension Tokens {
                 let code = code { _ = try key.unwrap(wrap, context: testContext()) }
                 #expect(code == expected || (value == 0x60 && code == .keyNotFound))
             }
+        }
+
+        /// A module that hangs as it is started holds up no other that starts with the same environment, and those with another one not for ever.
+        @Test func aModuleThatHangsAsItStarts() throws {
+            module.reset()
+            defer { module.reset() }
+            let directory = TestTokens.shared.directory + "/interposed"
+            var hung = try TestTokens.shared.keyURI("interposed", "none")
+            hung.module.configuration = nil
+            module.set("hang.C_Initialize")
+            #expect(code { _ = try provider.open(hung.full) } == .timedOut)
+            // A library of its own, which nobody has started yet.
+            let copy = directory + "/another-\(UInt32.random(in: 0...UInt32.max)).so"
+            #expect(try run("/bin/cp", [directory + "/libsofthsm2.so", copy]).status == 0)
+            defer { unlink(copy) }
+            let patient = PKCS11Provider(options: PKCS11Options(timeoutSeconds: 20))
+            var other = hung
+            other.module.path = copy
+            let clock = ContinuousClock()
+            let same = clock.measure { #expect(code { _ = try patient.open(other.full) } == .tokenNotFound) }
+            #expect(same < .seconds(2))
+            other.module.configuration = directory + "/softhsm2.conf"
+            let another = clock.measure { #expect(code { _ = try patient.open(other.full) } == .timedOut) }
+            #expect(another < .seconds(10))
+            module.reset()
+            usleep(300_000)
+            #expect(code { _ = try patient.open(other.full) } == .keyNotFound)
         }
 
         @Test func triesAWrongPINOnce() throws {

@@ -1,5 +1,6 @@
 // A PKCS#11 module around another (REAL) that hangs, fails and lies on demand. Files in CONTROL say what to do:
 //   hang             C_Decrypt does not return while this exists
+//   hang.C_NAME      C_NAME does not return while this exists
 //   inject.C_NAME    "RV COUNT": the next COUNT calls of C_NAME return RV
 //   extractable      C_GetAttributeValue calls every key extractable
 //   log              names of the calls so far, a line each (written, not read)
@@ -19,6 +20,8 @@ static int injected(const char *name, CK_RV *rv) {
         fprintf(log, "%s\n", name);
         fclose(log);
     }
+    snprintf(path, sizeof path, CONTROL "/hang.%s", name);
+    while (access(path, F_OK) == 0) usleep(10000);
     snprintf(path, sizeof path, CONTROL "/inject.%s", name);
     FILE *file = fopen(path, "r");
     if (!file) return 0;
