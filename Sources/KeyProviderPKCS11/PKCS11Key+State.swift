@@ -32,17 +32,24 @@ extension PKCS11Key {
     }
 
     /// Tries it: something is encrypted, and decrypted with no look at the attributes. (tpm2-pkcs11 1.9 takes CKA_DECRYPT and ignores it.)
+    /// False only where the token says no; what is no answer is thrown.
     func isUsableAtOwner() throws(RootError) -> Bool {
         let context = KEKContext(volume: UniqueID(high: 0, low: 0), zone: .root, kekVersion: .first)
         return try perform { (session, key) throws(Failure) in
             let trial = SecretKey { _ in }
+            var isRefused = false
             for algorithm in try session.mechanisms(for: key) {
                 let scheme = WrapScheme(algorithm: algorithm, context: context)
-                let outcome = Result { () throws(Failure) in
+                do throws(Failure) {
                     _ = try scheme.open(try scheme.seal(trial, with: key, in: session), with: key, in: session)
+                    return true
+                } catch {
+                    if error.isUnsupportedMechanism { continue }
+                    guard error.isRefusalOfUse else { throw error }
+                    isRefused = true
                 }
-                if case .success = outcome { return true }
             }
+            guard isRefused else { throw Failure(.unsupported, "the token offers no mechanism for this key") }
             return false
         }
     }
@@ -66,6 +73,12 @@ extension PKCS11Key {
 }
 
 extension Failure {
+    /// The token will not use the key. NSS says KEY_TYPE_INCONSISTENT of one that is switched off. A login that is lost is no refusal.
+    fileprivate var isRefusalOfUse: Bool {
+        if returnValue?.rawValue == CKR_KEY_TYPE_INCONSISTENT { return true }
+        return returnValue?.isLost != true && [.disabled, .denied, .pendingDeletion].contains(root.code)
+    }
+
     /// A token that will not change a key: what the operator has to do instead.
     fileprivate var explainedAsRefusal: Failure {
         switch returnValue?.rawValue {

@@ -58,7 +58,7 @@ final class SharedKey: Sendable {
 extension Failure {
     /// The token has no such mechanism, or not with these parameters (SoftHSM2 refuses OAEP with SHA-256 by
     /// ARGUMENTS_BAD).
-    fileprivate var isUnsupportedMechanism: Bool {
+    var isUnsupportedMechanism: Bool {
         guard let value = returnValue?.rawValue else { return false }
         return [
             CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID, CKR_ARGUMENTS_BAD, CKR_FUNCTION_NOT_SUPPORTED,

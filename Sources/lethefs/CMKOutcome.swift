@@ -25,7 +25,7 @@ struct CMKOutcome: Encodable {
     var state: String
     /// From the call to the owner's acknowledgement, read back in a fresh session.
     var ownerMilliseconds: Double?
-    /// Whether the owner itself still decrypts with the key; then only LetheFS refuses it.
+    /// Whether the owner itself still decrypts with the key; then only LetheFS refuses it. `nil` where it gave no answer.
     var usableAtOwner: Bool?
     var zones: [Zone]
     /// Why the owner did not do what it was asked.
@@ -43,6 +43,9 @@ struct CMKOutcome: Encodable {
                 "  NOTE  the token goes on decrypting with it for other programs: it notes CKA_DECRYPT and does not enforce it.",
                 "        LetheFS refuses the key. Take the key, or the programs' access to it, away with the HSM's own tools.",
             ]
+        } else if usableAtOwner == nil, state != KeyState.active.name {
+            lines.append(
+                "  NOTE  whether the token still decrypts with it for other programs is not known: it did not answer.")
         }
         for zone in zones {
             var line = "  zone \(zone.zone) of \(zone.mountPoint ?? zone.lower): \(zone.state ?? "not mounted")"

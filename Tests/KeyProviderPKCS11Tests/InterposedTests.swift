@@ -114,6 +114,26 @@ extension Tokens {
             }
         }
 
+        /// Whether the token still uses a key: only a refusal is a no. What is no answer is no answer here, too.
+        @Test(
+            arguments: [
+                (0x68, nil), (0x63, nil), (0x30, .unreachable), (0x101, .denied), (0xB1, .throttled),
+                (0x40, .notAuthentic), (0x70, .unsupported), (0x8000_0001, .failed),
+            ] as [(UInt, RootError.Code?)])
+        func isUsableAtOwner(value: UInt, expected: RootError.Code?) throws {
+            try withKey { key, _ in
+                var isUsable: Bool?
+                let ask = { isUsable = try key.isUsableAtOwner() }
+                #expect(code(ask) == nil && isUsable == true)
+                isUsable = nil
+                module.inject("C_DecryptInit", value, times: 1000)
+                #expect(code(ask) == expected)
+                #expect(isUsable == (expected == nil ? false : nil))
+                module.inject("C_DecryptInit", 0x30)
+                #expect(code(ask) == nil && isUsable == true, "an outage of a moment")
+            }
+        }
+
         /// A module that hangs as it is started holds up no other that starts with the same environment, and those with another one not for ever.
         @Test func aModuleThatHangsAsItStarts() throws {
             module.reset()
