@@ -6,9 +6,10 @@ import KeyManagement
 ///
 /// SoftHSM2 writes `tokens/UUID/token.object` anew at each login, in place: it cuts the file to nothing first. Whoever ends the process at that
 /// moment (SIGKILL, a power cut) leaves it empty, or full of zeros, and all keys of the token lost. What changes in it are flags and a
-/// counter; what the keys need, the token's label and its key under the PIN, stays as it was made. So it is kept once more:
+/// counter; what the keys need, the token's label and its key under the PINs, stays as it was made until somebody changes a PIN. So it is kept once
+/// more:
 ///
-///     DIRECTORY/copies/UUID        token.object, as it was when it was first seen whole
+///     DIRECTORY/copies/UUID        token.object, as it was when it was first seen whole, or at the first login after a change
 struct EmbeddedCopies {
     let layout: EmbeddedLayout
 
@@ -26,6 +27,19 @@ struct EmbeddedCopies {
             } else if access(copy, F_OK) != 0 {
                 try EmbeddedFile.write(bytes, to: copy)
             }
+        }
+    }
+
+    /// After a login to the token with that serial number: a copy that opens by another PIN, or otherwise, is replaced. It would bring the old
+    /// PIN back.
+    func follow(serial: String) throws(RootError) {
+        for name in try EmbeddedFile.entries(layout.tokens) where !name.hasPrefix(".") {
+            let (object, copy) = ("\(layout.tokens)/\(name)/token.object", "\(layout.copies)/\(name)")
+            guard let bytes = try Self.readLocked(object), let token = EmbeddedObject(bytes),
+                token.isToken(serial: serial)
+            else { continue }
+            if let kept = try Self.read(copy).flatMap({ EmbeddedObject($0) }), kept.opensAs(token) { return }
+            return try EmbeddedFile.write(bytes, to: copy)
         }
     }
 
@@ -47,6 +61,18 @@ struct EmbeddedCopies {
         let count = pread(file, &bytes, bytes.count, 0)
         guard count >= 0 else { throw EmbeddedFile.failure("read", path) }
         return count < largest ? Array(bytes[..<count]) : nil
+    }
+
+    /// As another process that is logging in leaves it, not as it finds it cut. (This process is not within SoftHSM2 now, whose locks would end.)
+    private static func readLocked(_ path: String) throws(RootError) -> [UInt8]? {
+        let file = linux_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        var whole = flock()
+        whole.l_type = Int16(F_RDLCK)
+        // Who holds it may hang; then the next login sees to it.
+        guard fcntl(file, F_SETLK, &whole) == 0 else { return nil }
+        return try read(file, path)
     }
 
     /// In place, under the lock that SoftHSM2 takes: another process may be logging in just now.

@@ -86,6 +86,12 @@ package enum EmbeddedToken {
         try EmbeddedCopies(layout: layout).mend()
     }
 
+    /// After a login to a token of that configuration: what is kept of it follows it. A copy that cannot be written is no reason to refuse the key.
+    static func follow(_ configuration: String, serial: String) {
+        guard let layout = layout(of: configuration), access(layout.pins, F_OK) == 0 else { return }
+        try? EmbeddedCopies(layout: layout).follow(serial: serial)
+    }
+
     private static func layout(of configuration: String) -> EmbeddedLayout? {
         configuration.hasSuffix("/softhsm2.conf") ? try? EmbeddedLayout(of: configuration) : nil
     }

@@ -106,6 +106,9 @@ final class Module: @unchecked Sendable {
             throw error
         }
         sessions[target.token] = session
+        if info.needsLogin, let configuration = target.start.configuration {
+            EmbeddedToken.follow(configuration, serial: info.serial)
+        }
         return session
     }
 

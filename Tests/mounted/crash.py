@@ -5,6 +5,7 @@ import random
 import time
 
 from harness import equal, full_run, on_volume
+from harness.tokens import keys_of
 
 ROUNDS = 12 if full_run() else 3
 
@@ -204,3 +205,26 @@ def logins_that_were_cut_short(volume):
     volume.mount().unmount()
     assert copy.stat().st_size > 100 and copy.stat().st_mode & 0o777 == 0o600, copy.stat()
     volume.check()
+
+
+@on_volume(limit=60, needs=["lethefs"])
+def a_login_that_was_cut_short_after_a_change_of_the_pin(volume):
+    """What is kept of the token follows the change: the new PIN opens it, also when it had to be put back."""
+    volume.init().mount()
+    (volume.mountpoint / "f").write_bytes(b"still there")
+    volume.unmount()
+    key, = keys_of(volume)
+    (copy,) = (volume.home / "softhsm/copies").iterdir()
+    before = copy.read_bytes()
+    key.by_other_program("set-pin", "another pin")
+    key.pin.write_text("another pin")
+    volume.mount().unmount()
+    after = copy.read_bytes()
+    assert after != before and copy.stat().st_mode & 0o777 == 0o600, copy.stat()
+    volume.mount().unmount()
+    equal(copy.read_bytes(), after, "the same PIN leaves it")
+    token, = (volume.home / "softhsm/tokens").glob("*/token.object")
+    token.write_bytes(b"")
+    volume.mount()
+    equal((volume.mountpoint / "f").read_bytes(), b"still there")
+    volume.unmount().check()

@@ -1,5 +1,5 @@
 // What another program does to a key, by no code of LetheFS.
-// usage: other-process MODULE SYMBOL INITSTRING TOKEN PINFILE LABEL enable|disable|show|destroy
+// usage: other-process MODULE SYMBOL INITSTRING TOKEN PINFILE LABEL enable|disable|show|destroy|set-pin [NEW]
 // show prints "decrypt=0" or "decrypt=1". INITSTRING may be empty.
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
@@ -14,7 +14,7 @@ static void ok(const char *call, CK_RV rv) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) return 64;
+    if (argc != 8 && argc != 9) return 64;
     void *library = dlopen(argv[1], RTLD_NOW);
     CK_RV (*get)(CK_FUNCTION_LIST **) = library ? dlsym(library, argv[2]) : NULL;
     CK_FUNCTION_LIST *p11;
@@ -47,6 +47,13 @@ int main(int argc, char **argv) {
     if (!file || !fgets(pin, sizeof pin, file)) return 4;
     pin[strcspn(pin, "\n")] = 0;
     ok("C_Login", p11->C_Login(session, CKU_USER, (CK_BYTE *)pin, strlen(pin)));
+
+    if (!strcmp(argv[7], "set-pin")) {
+        if (argc < 9) return 1;
+        ok("C_SetPIN", p11->C_SetPIN(session, (CK_BYTE *)pin, strlen(pin), (CK_BYTE *)argv[8], strlen(argv[8])));
+        ok("C_Finalize", p11->C_Finalize(NULL));
+        return 0;
+    }
 
     CK_ULONG classes[] = {CKO_SECRET_KEY, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY}, done = 0;
     for (int i = 0; i < 3; i++) {

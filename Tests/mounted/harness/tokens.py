@@ -22,14 +22,19 @@ class Key:
         self.path = dict(part.split("=", 1) for part in path.split(";"))
         self.query = dict(part.split("=", 1) for part in query.split("&"))
 
-    def by_other_program(self, action):
-        """Changes the key as a program that knows nothing of LetheFS: enable, disable, destroy; show."""
+    @property
+    def pin(self):
+        """Where this host keeps the token's PIN."""
         token = urllib.parse.unquote(self.path["token"])
-        pin = Path(self.volume.home) / "softhsm" / "pins" / f"{token}.pin"
+        return Path(self.volume.home) / "softhsm" / "pins" / f"{token}.pin"
+
+    def by_other_program(self, *action):
+        """Changes the key as a program that knows nothing of LetheFS: enable, disable, destroy; show; set-pin NEW, of its token."""
+        token, pin = urllib.parse.unquote(self.path["token"]), self.pin
         return run(
             [compiled(TOKENS / "other-process.c", libraries=["-ldl"], *["-I/usr/include/p11-kit-1"]),
              self.query["module-path"], "C_GetFunctionList", "", token, pin, urllib.parse.unquote(self.path["object"]),
-             action], env={"SOFTHSM2_CONF": urllib.parse.unquote(self.query["x-conf"])}).stdout
+             *action], env={"SOFTHSM2_CONF": urllib.parse.unquote(self.query["x-conf"])}).stdout
 
 
 def keys_of(volume):
