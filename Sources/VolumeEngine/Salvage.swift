@@ -58,7 +58,10 @@ final class SalvageDirectory: Sendable {
         }
     }
 
-    func setAttribute(_ name: String, _ value: [UInt8]) { Self.set(descriptor, name, value) }
+    func setAttribute(_ name: String, _ value: [UInt8]) throws(Errno) { try Self.set(descriptor, name, value) }
+
+    /// All that was copied is on the disk; ENOSPC and the like where some storage tells of it only now.
+    func sync() throws(Errno) { try Lower.syncAll(descriptor) }
 
     static func terminated(_ name: [UInt8]) -> [CChar] { name.map(CChar.init(bitPattern:)) + [0] }
 
@@ -68,9 +71,11 @@ final class SalvageDirectory: Sendable {
         try? Lower.changeMode(descriptor, to: info.st_mode & 0o1777)
     }
 
-    fileprivate static func set(_ descriptor: Descriptor, _ name: String, _ value: [UInt8]) {
+    fileprivate static func set(_ descriptor: Descriptor, _ name: String, _ value: [UInt8]) throws(Errno) {
         guard name.hasPrefix("user.") else { return }
-        value.withUnsafeBytes { try? Lower.setAttribute(path: descriptor.procPath, name, $0, flags: 0) }
+        try value.withUnsafeBufferPointer { (value) throws(Errno) in
+            try Lower.setAttribute(path: descriptor.procPath, name, UnsafeRawBufferPointer(value), flags: 0)
+        }
     }
 
     deinit {
@@ -82,7 +87,8 @@ final class SalvageDirectory: Sendable {
     final class File: Sendable {
         private let descriptor: Descriptor
         private let info: stat
-        private let failed = Atomic<Bool>(false)
+        /// Why something could not be written, where that is so.
+        private let failure = Mutex<Errno?>(nil)
 
         init(_ descriptor: Descriptor, _ info: stat) {
             self.descriptor = descriptor
@@ -92,20 +98,24 @@ final class SalvageDirectory: Sendable {
         func write(_ data: UnsafeRawBufferPointer, at offset: UInt64) {
             guard let start = data.baseAddress, data.count > 0 else { return }
             do throws(Errno) { try Lower.write(descriptor, from: start, count: data.count, at: offset) } catch {
-                failed.store(true, ordering: .relaxed)
+                failure.withLock { $0 = $0 ?? error }
             }
         }
 
-        func setAttribute(_ name: String, _ value: [UInt8]) { SalvageDirectory.set(descriptor, name, value) }
+        func setAttribute(_ name: String, _ value: [UInt8]) throws(Errno) {
+            try SalvageDirectory.set(descriptor, name, value)
+        }
 
-        /// False when something could not be written.
-        func finish(size: UInt64) -> Bool {
+        /// Throws what first kept something from being written, then or now.
+        func finish(size: UInt64) throws(Errno) {
+            var failure = failure.withLock { $0 }
+            do throws(Errno) { try Lower.truncate(descriptor, to: size) } catch { failure = failure ?? error }
+            // What could be copied is its owner's all the same.
+            SalvageDirectory.give(descriptor, info)
             do throws(Errno) {
-                try Lower.truncate(descriptor, to: size)
-                SalvageDirectory.give(descriptor, info)
                 try Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)
-                return !failed.load(ordering: .relaxed)
-            } catch { return false }
+            } catch { failure = failure ?? error }
+            if let failure { throw failure }
         }
     }
 }

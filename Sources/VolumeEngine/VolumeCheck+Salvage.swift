@@ -46,15 +46,32 @@ extension VolumeCheck {
         return linked != nil
     }
 
+    /// Ends the copy of a file of so many bytes of plaintext.
+    func salvaged(_ file: SalvageDirectory.File, _ path: Path, size: UInt64) {
+        copied(path) { () throws(Errno) in try file.finish(size: size) }
+    }
+
+    func salvage(attribute name: String, _ path: Path, _ set: () throws(Errno) -> Void) {
+        copied(path, countIt: false, "attribute \(name): ", set)
+    }
+
+    /// Storage that tells only at the end that it was full, or failed.
+    func syncSalvage() {
+        guard let target else { return }
+        copied(Path(text: "", name: [], target: nil), countIt: false) { () throws(Errno) in try target.sync() }
+    }
+
     /// Copies one entry; that it could not be written is a finding of its own.
     @discardableResult
-    private func copied<R>(_ path: Path, countIt: Bool = true, _ body: () throws(Errno) -> R) -> R? {
+    private func copied<R>(
+        _ path: Path, countIt: Bool = true, _ part: String = "", _ body: () throws(Errno) -> R
+    ) -> R? {
         do throws(Errno) {
             let result = try body()
             if countIt { count { $0.salvaged += 1 } }
             return result
         } catch {
-            let finding = Finding(path: path.shown, object: "salvage", page: nil, reason: error.message)
+            let finding = Finding(path: path.shown, object: "salvage", page: nil, reason: part + error.message)
             count { $0.findings.append(finding) }
             return nil
         }

@@ -44,7 +44,8 @@ extension VolumeCheck {
             }
             for name in try volume.listAttributes(inode) {
                 let value = try volume.getAttribute(inode, name)
-                target?.setAttribute(name, value)
+                guard let target else { continue }
+                salvage(attribute: name, path) { () throws(Errno) in try target.setAttribute(name, value) }
             }
             checkLeftovers(inode, path)
             if inode !== volume.rootInode { try checkPlaces(inode, try volume.handle(inode).header.directory, path) }
@@ -86,7 +87,8 @@ extension VolumeCheck {
         let attributes = attempt {
             for name in try volume.listAttributes(inode) {
                 let value = try volume.getAttribute(inode, name)
-                if let output = file?.output { output.setAttribute(name, value) }
+                guard let output = file?.output else { continue }
+                salvage(attribute: name, path) { () throws(Errno) in try output.setAttribute(name, value) }
             }
         }
         conclude(path, failure ?? attributes)
@@ -153,7 +155,7 @@ extension VolumeCheck {
         }
         guard isLast else { return }
         settle(file, isDamaged: isDamaged)
-        if let output = file.output, output.finish(size: file.content.size) { count { $0.salvaged += 1 } }
+        if let output = file.output { salvaged(output, file.path, size: file.content.size) }
         volume.closeContent(file.content)
         _ = DamageScope.takeSettled()
     }

@@ -127,6 +127,7 @@ package final class VolumeCheck: Sendable {
             }
         }
         checkTrees()
+        syncSalvage()
         return report.withLock { report in
             report.findings.sort { ($0.path, $0.page ?? 0) < ($1.path, $1.page ?? 0) }
             report.leftovers.sort { $0.path < $1.path }
