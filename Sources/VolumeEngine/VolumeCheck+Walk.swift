@@ -28,18 +28,24 @@ extension VolumeCheck {
     func check(directory inode: Inode, _ path: Path) {
         var target: SalvageDirectory?
         var below: [(Inode, Path)] = []
+        // Of the listing itself.
+        var seen: [Damage] = []
         let failure = attempt {
             let stream = try volume.openDirectory(inode)
             target = salvage(directory: inode, path)
             try stream.read { (item) throws(Errno) in
-                guard let entry = try volume.entry(item, in: inode) else { return true }
-                var child = Path(
-                    text: path.text + "/" + String(decoding: item.name, as: UTF8.self), name: [UInt8](item.name),
-                    target: target)
-                child.link = link(entry, item, in: inode)
-                below.append((entry.inode, child))
-                // The look at its size has settled it.
-                if DamageScope.takeSettled() { noteUnsettled(child, repaired: true) }
+                if item.isDot { return true }
+                seen += DamageScope.take()
+                let name = String(decoding: item.name, as: UTF8.self)
+                var child = Path(text: path.text + "/" + name, name: [UInt8](item.name), target: target)
+                // One that cannot be looked at hides none of the others.
+                do throws(Errno) {
+                    guard let entry = try volume.entry(item, in: inode) else { return true }
+                    child.link = link(entry, item, in: inode)
+                    below.append((entry.inode, child))
+                    // The look at its size has settled it.
+                    if DamageScope.takeSettled() { noteUnsettled(child, repaired: true) }
+                } catch { conclude(child, error) }
                 return true
             }
             for name in try volume.listAttributes(inode) {
@@ -50,7 +56,7 @@ extension VolumeCheck {
             checkLeftovers(inode, path)
             if inode !== volume.rootInode { try checkPlaces(inode, try volume.handle(inode).header.directory, path) }
         }
-        conclude(path, failure)
+        conclude(path, failure, alsoSeen: seen)
         count { $0.directories += 1 }
         for (child, childPath) in below {
             let item: Item = child.kind == .directory ? .directory(child, childPath) : .leaf(child, childPath)
