@@ -8,7 +8,7 @@ import VolumeFormat
 /// name. POSIX ACLs stay as they are: the lower kernel enforces and inherits them.
 extension Volume {
     /// ACLs: stored in clear under their own names.
-    private static func isClear(_ name: String) -> Bool {
+    static func isClear(_ name: String) -> Bool {
         name == "system.posix_acl_access" || name == "system.posix_acl_default"
     }
 
@@ -313,7 +313,7 @@ extension Volume {
     }
 
     /// A program's, sealed. What an object says of its names (FORMAT §13) is none.
-    private func isOurs(_ lowerName: [UInt8]) -> Bool {
+    func isOurs(_ lowerName: [UInt8]) -> Bool {
         if hasPlaces, lowerName.elementsEqual(PlaceList.attribute.utf8) { return false }
         return String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.userPrefix)
             || String(decoding: lowerName, as: UTF8.self).hasPrefix(AttributeKey.trustedPrefix)
@@ -329,7 +329,7 @@ extension Volume {
     }
 
     /// The attribute, and which of the keys opened it.
-    private func openAttribute(
+    func openAttribute(
         _ bytes: [UInt8], _ keys: [AttributeKey], _ inode: Inode, _ name: String?
     ) throws(Errno) -> (plaintext: XattrPlaintext, key: Int) {
         guard let blob = bytes.withUnsafeBytes({ try? SealedBlob(parsing: $0) }),
@@ -354,7 +354,7 @@ extension Volume {
     }
 
     /// Runs `body` with the keys of an object's attributes, the current version first.
-    private func withAttributeKeys<R>(_ inode: Inode, _ body: ([AttributeKey]) throws(Errno) -> R) throws(Errno) -> R {
+    func withAttributeKeys<R>(_ inode: Inode, _ body: ([AttributeKey]) throws(Errno) -> R) throws(Errno) -> R {
         switch inode.kind {
         case .regular:
             let content = try openContent(inode, forWriting: false)

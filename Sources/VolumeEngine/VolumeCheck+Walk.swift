@@ -30,8 +30,10 @@ extension VolumeCheck {
         var below: [(Inode, Path)] = []
         // Of the listing itself.
         var seen: [Damage] = []
+        var isOpen = false
         let failure = attempt {
             let stream = try volume.openDirectory(inode)
+            isOpen = true
             target = salvage(directory: inode, path)
             try stream.read { (item) throws(Errno) in
                 if item.isDot { return true }
@@ -48,15 +50,21 @@ extension VolumeCheck {
                 } catch { conclude(child, error) }
                 return true
             }
-            for name in try volume.listAttributes(inode) {
-                let value = try volume.getAttribute(inode, name)
-                guard let target else { continue }
-                salvage(attribute: name, path) { () throws(Errno) in try target.setAttribute(name, value) }
-            }
-            checkLeftovers(inode, path)
-            if inode !== volume.rootInode { try checkPlaces(inode, try volume.handle(inode).header.directory, path) }
         }
         conclude(path, failure, alsoSeen: seen)
+        // What of it cannot be read hides nothing of the rest.
+        if isOpen {
+            checkAttributes(inode, path) { [target] (name, value) throws(Errno) in
+                try target?.setAttribute(name, value)
+            }
+            checkLeftovers(inode, path)
+            let places = attempt {
+                if inode !== volume.rootInode {
+                    try checkPlaces(inode, try volume.handle(inode).header.directory, path)
+                }
+            }
+            conclude(path, places)
+        }
         count { $0.directories += 1 }
         for (child, childPath) in below {
             let item: Item = child.kind == .directory ? .directory(child, childPath) : .leaf(child, childPath)
@@ -90,14 +98,10 @@ extension VolumeCheck {
                 }
             }
         }
-        let attributes = attempt {
-            for name in try volume.listAttributes(inode) {
-                let value = try volume.getAttribute(inode, name)
-                guard let output = file?.output else { continue }
-                salvage(attribute: name, path) { () throws(Errno) in try output.setAttribute(name, value) }
-            }
+        conclude(path, failure)
+        checkAttributes(inode, path) { [file] (name, value) throws(Errno) in
+            try file?.output?.setAttribute(name, value)
         }
-        conclude(path, failure ?? attributes)
         count { report in
             switch inode.kind {
             case .regular: report.files += 1
@@ -114,6 +118,21 @@ extension VolumeCheck {
         file.state.withLock { $0.left = pieces.count }
         for piece in pieces.dropFirst() { _ = queue.add(.piece(file, piece)) }
         check(file, pieces[0])
+    }
+
+    /// Reads an object's attributes, and copies those that open by `copy`, which may fail on its own.
+    private func checkAttributes(
+        _ inode: Inode, _ path: Path, _ copy: (String, [UInt8]) throws(Errno) -> Void
+    ) {
+        var one: Errno?
+        let failure = attempt {
+            let read = try volume.readAttributes(inode)
+            one = read.failure
+            for (name, value) in read.attributes {
+                salvage(attribute: name, path) { () throws(Errno) in try copy(name, value) }
+            }
+        }
+        conclude(path, failure ?? one)
     }
 
     private func open(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile {

@@ -159,7 +159,9 @@ package final class VolumeCheck: Sendable {
             }
             guard let failure, damages.isEmpty else { return }
             switch failure {
-            case .noKey, .keyRevoked: report.closed.append(path.shown)
+            case .noKey, .keyRevoked:
+                // It may be met more than once of an object.
+                if report.closed.last != path.shown { report.closed.append(path.shown) }
             // Gone meanwhile: programs may be at work.
             case .noEntry, .stale: break
             default:
