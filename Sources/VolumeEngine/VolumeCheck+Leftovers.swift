@@ -3,10 +3,13 @@ import Storage
 import VolumeFormat
 
 extension VolumeCheck {
-    /// Names in a lower directory that are of interest. Encrypted names have no dot: nothing of a large directory is kept but the others.
-    private func lowerNames(
+    /// Names in a lower directory that are of interest. Encrypted names have neither a dot nor a plus: nothing of a large directory is
+    /// kept but the others.
+    func lowerNames(
         _ directory: Descriptor,
-        where isOfInterest: (UnsafeRawBufferPointer) -> Bool = { $0.contains(UInt8(ascii: ".")) }
+        where isOfInterest: (UnsafeRawBufferPointer) -> Bool = {
+            $0.contains(UInt8(ascii: ".")) || $0.contains(UInt8(ascii: "+"))
+        }
     ) throws(Errno) -> [String] {
         let stream = try Lower.open(directory, ".", flags: O_RDONLY | O_DIRECTORY)
         let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 16)
@@ -38,7 +41,10 @@ extension VolumeCheck {
                     let digest = name.dropFirst(ReservedName.longName.count)
                     guard !entries.contains(ReservedName.longEntry + digest) else { continue }
                     leftOver(path, .sidecar) { () throws(Errno) in try Lower.unlink(directory, name) }
+                } else if name == ReservedName.lostAndFound {
+                    noteOthers(directory, name)
                 } else if name.hasPrefix(ReservedName.temporary) {
+                    noteOthers(directory, name)
                     leftOver(path, .temporary) { () throws(Errno) in try removeTemporary(directory, name) }
                 }
             }
@@ -70,23 +76,10 @@ extension VolumeCheck {
         }
     }
 
-    /// Page trees of files that nobody met: a crash came between the end of a file's last name and theirs.
-    func checkTrees() {
-        guard isAlone, let trees = volume.trees, sawAll else { return }
-        let path = Path(text: "/\(ReservedName.volumeDirectory)/\(VolumeFiles.trees)", name: [], target: nil)
-        let met = metFiles.withLock { $0 }
-        _ = attempt {
-            for name in try lowerNames(trees.directory, where: { _ in true }) {
-                guard let file = UniqueID(name), !met.contains(file) else { continue }
-                leftOver(path, .tree) { () throws(Errno) in try Lower.unlink(trees.directory, name) }
-            }
-        }
-    }
-
     /// No program works on the volume: a daemon's check is beside others.
     var isAlone: Bool { volume.options.readOnly || options.repair }
 
-    private func leftOver(_ path: Path, _ kind: Leftover.Kind, _ remove: () throws(Errno) -> Void) {
+    func leftOver(_ path: Path, _ kind: Leftover.Kind, _ remove: () throws(Errno) -> Void) {
         var repaired = false
         if options.repair { repaired = attempt(remove) == nil }
         let leftover = Leftover(path: path.shown, kind: kind, repaired: repaired)

@@ -42,7 +42,10 @@ extension VolumeCheck {
                 var child = Path(text: path.text + "/" + name, name: [UInt8](item.name), target: target)
                 // One that cannot be looked at hides none of the others.
                 do throws(Errno) {
-                    guard let entry = try volume.entry(item, in: inode) else { return true }
+                    guard let entry = try volume.entry(item, in: inode) else {
+                        conclude(child, .noEntry)
+                        return true
+                    }
                     child.link = link(entry, item, in: inode)
                     below.append((entry.inode, child))
                     // The look at its size has settled it.

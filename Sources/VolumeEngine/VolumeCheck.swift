@@ -42,6 +42,8 @@ package final class VolumeCheck: Sendable {
             case newFile = "file half replaced"
             case unsettled = "file not closed before a crash"
             case tree = "page tree of a file that is gone"
+            case heldTree = "page tree of a file that was not met, kept: it may lie in lost+found, or in what was left over"
+            case heldLines = "files that the manifest lists were not met, kept: they may lie in lost+found, or in what was left over"
         }
         /// Of the directory that holds it, or of the file.
         package var path: String
@@ -61,6 +63,8 @@ package final class VolumeCheck: Sendable {
         package var closed: [String] = []
         /// Entries copied out.
         package var salvaged = 0
+        /// Something lies where the walk does not go, a file of the volume perhaps: what belongs to files that were not met stays.
+        package var holdsOthers = false
     }
 
     let volume: Volume
@@ -118,6 +122,7 @@ package final class VolumeCheck: Sendable {
     /// Walks the whole tree.
     package func run() -> Report {
         checkVolumeDirectory()
+        checkLostAndFoundAbove()
         PlainThread.run(options.threads) { [self] _ in
             DamageScope.begin()
             defer { DamageScope.end() }
@@ -162,8 +167,8 @@ package final class VolumeCheck: Sendable {
             case .noKey, .keyRevoked:
                 // It may be met more than once of an object.
                 if report.closed.last != path.shown { report.closed.append(path.shown) }
-            // Gone meanwhile: programs may be at work.
-            case .noEntry, .stale: break
+            // Gone meanwhile: programs are at work.
+            case .noEntry where !isAlone, .stale where !isAlone: break
             default:
                 report.findings.append(
                     Finding(path: path.shown, object: "lower storage", page: nil, reason: failure.message))
@@ -173,6 +178,8 @@ package final class VolumeCheck: Sendable {
 
     /// Everything was read, and nothing is damaged or closed.
     var sawAll: Bool { report.withLock { $0.findings.isEmpty && $0.closed.isEmpty } }
+
+    var holdsOthers: Bool { report.withLock { $0.holdsOthers } }
 
     func attempt(_ body: () throws -> Void) -> Errno? {
         do {

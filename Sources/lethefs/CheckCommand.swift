@@ -113,6 +113,11 @@ struct CheckCommand: ParsableCommand {
                     reason: "\(manifest.unseen) files that it lists are not there; --accept-restore, if that is right"))
             return
         }
+        if report.holdsOthers, manifest.unseen > 0 {
+            report.leftovers.append(VolumeCheck.Leftover(path: "/", kind: .heldLines, repaired: false))
+            if acceptRestore { try store(mount, covering: nil) }
+            return
+        }
         manifest.dropUnseen()
         try store(mount, covering: mount.lastStoringEpoch)
     }
