@@ -1,4 +1,5 @@
 import CLinux
+import Storage
 import VolumeFormat
 
 /// One record of getdents64(2).
@@ -29,6 +30,22 @@ struct LowerEntry {
     static func forEach(_ records: UnsafeRawBufferPointer, _ body: (LowerEntry) -> Bool) {
         var position = 0
         while let entry = parse(records, &position), body(entry) {}
+    }
+
+    /// Whether a directory that was just opened has no entries but "." and "..".
+    static func areNone(in directory: Descriptor) throws(Errno) -> Bool {
+        let records = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+        defer { records.deallocate() }
+        var areNone = true
+        while areNone {
+            let used = try Lower.readDirectory(directory, into: records)
+            if used == 0 { break }
+            forEach(UnsafeRawBufferPointer(rebasing: records[..<used])) { entry in
+                areNone = entry.isDot
+                return areNone
+            }
+        }
+        return areNone
     }
 
     /// The record at `position`, which then moves on; `nil` at the end.

@@ -15,9 +15,11 @@ final class SalvageDirectory: Sendable {
         let name: [CChar]
     }
 
+    /// A new directory, or an empty one, and ENOTEMPTY else: what is there already, a link or a device, would be written to.
     init(path: String) throws(Errno) {
         if mkdir(path, 0o700) != 0, Errno.current != .exists { throw .current }
         descriptor = try Lower.open(path: path, flags: O_RDONLY | O_DIRECTORY)
+        guard try LowerEntry.areNone(in: descriptor) else { throw .notEmpty }
     }
 
     private init(_ descriptor: Descriptor, _ info: stat) {
@@ -25,12 +27,10 @@ final class SalvageDirectory: Sendable {
         times.withLock { $0 = info }
     }
 
-    /// A directory below; one that is there already is taken.
+    /// A directory below. Like all that is copied, it is new: EEXIST where the name is taken.
     func directory(_ name: [UInt8], _ info: stat) throws(Errno) -> SalvageDirectory {
         let name = Self.terminated(name)
-        do throws(Errno) { try Lower.makeDirectory(descriptor, name, mode: 0o700) } catch {
-            guard error == .exists else { throw error }
-        }
+        try Lower.makeDirectory(descriptor, name, mode: 0o700)
         let made = try Lower.open(descriptor, name, flags: O_RDONLY | O_DIRECTORY)
         SalvageDirectory.give(made, info)
         return SalvageDirectory(made, info)
@@ -38,24 +38,22 @@ final class SalvageDirectory: Sendable {
 
     func file(_ name: [UInt8], _ info: stat) throws(Errno) -> File {
         let opened = try Lower.open(
-            descriptor, Self.terminated(name), flags: O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK, mode: 0o600)
+            descriptor, Self.terminated(name), flags: O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
         return File(opened, info)
     }
 
     func link(_ name: [UInt8], _ target: [UInt8], _ info: stat) throws(Errno) {
         let (name, target) = (Self.terminated(name), Self.terminated(target))
-        do throws(Errno) { try Lower.symlink(target: target, descriptor, name) } catch {
-            guard error == .exists else { throw error }
-        }
+        try Lower.symlink(target: target, descriptor, name)
         try? Lower.changeOwner(descriptor, name, uid: info.st_uid, gid: info.st_gid)
     }
 
+    /// A pipe or a socket. EPERM for a device node: neither that it is one nor of which device is authenticated, and whoever opens it
+    /// would open that.
     func special(_ name: [UInt8], _ info: stat) throws(Errno) {
-        do throws(Errno) {
-            try Lower.makeNode(descriptor, Self.terminated(name), mode: info.st_mode, device: info.st_rdev)
-        } catch {
-            guard error == .exists else { throw error }
-        }
+        let kind = info.st_mode & mode_t(S_IFMT)
+        guard kind == mode_t(S_IFIFO) || kind == mode_t(S_IFSOCK) else { throw .perm }
+        try Lower.makeNode(descriptor, Self.terminated(name), mode: kind | info.st_mode & 0o777, device: 0)
     }
 
     func setAttribute(_ name: String, _ value: [UInt8]) throws(Errno) { try Self.set(descriptor, name, value) }

@@ -36,12 +36,8 @@ extension VolumeCheck {
             let place = salvagedLinks.withLock({ $0[inode.number] })
         else { return false }
         let linked: Void? = copied(path) { () throws(Errno) in
-            do throws(Errno) {
-                try Lower.link(
-                    place.directory.descriptor, place.name, parent.descriptor, SalvageDirectory.terminated(path.name))
-            } catch {
-                guard error == .exists else { throw error }
-            }
+            try Lower.link(
+                place.directory.descriptor, place.name, parent.descriptor, SalvageDirectory.terminated(path.name))
         }
         return linked != nil
     }

@@ -73,16 +73,19 @@ struct CheckCommand: ParsableCommand {
         options.repair = repair
         if let salvage {
             let target = try Paths.absolute(salvage, mustExist: false)
-            guard !Paths.isInside(target, path) else {
+            guard !Paths.isInside(target, path), !Paths.isInside(path, target) else {
                 throw Failure(
-                    .invalid, "\(target) lies in the volume itself", remedy: "name a directory on other storage")
+                    .invalid, "\(target) lies in the volume itself, or the volume in it",
+                    remedy: "name a directory on other storage")
             }
             options.salvage = target
         }
         let progress = Progress()
         let check: VolumeCheck
         do { check = try VolumeCheck(mount.volume, options: options) { progress.show(CheckProgress($0)) } } catch {
-            throw Failure(.storage, "\(salvage ?? path): \(error.message)")
+            throw Failure(
+                .storage, "\(salvage ?? path): \(error.message)",
+                remedy: error == .notEmpty ? "name a new or an empty directory" : nil)
         }
         mount.volume.manifest?.beginWalk()
         var report = check.run()
