@@ -6,8 +6,8 @@ import VolumeFormat
 /// A directory outside the volume into which `check --salvage` copies what opens.
 final class SalvageDirectory: Sendable {
     let descriptor: Descriptor
-    // Times come last: what is copied into it changes them.
-    private let times = Mutex<stat?>(nil)
+    // Owner, mode and times come last: what is copied into it changes the times, and by its mode could perhaps not be.
+    private let info: stat?
 
     /// Where something was copied to.
     struct Place: Sendable {
@@ -19,12 +19,13 @@ final class SalvageDirectory: Sendable {
     init(path: String) throws(Errno) {
         if mkdir(path, 0o700) != 0, Errno.current != .exists { throw .current }
         descriptor = try Lower.open(path: path, flags: O_RDONLY | O_DIRECTORY)
+        info = nil
         guard try LowerEntry.areNone(in: descriptor) else { throw .notEmpty }
     }
 
     private init(_ descriptor: Descriptor, _ info: stat) {
         self.descriptor = descriptor
-        times.withLock { $0 = info }
+        self.info = info
     }
 
     /// A directory below. Like all that is copied, it is new: EEXIST where the name is taken.
@@ -32,7 +33,6 @@ final class SalvageDirectory: Sendable {
         let name = Self.terminated(name)
         try Lower.makeDirectory(descriptor, name, mode: 0o700)
         let made = try Lower.open(descriptor, name, flags: O_RDONLY | O_DIRECTORY)
-        SalvageDirectory.give(made, info)
         return SalvageDirectory(made, info)
     }
 
@@ -77,7 +77,8 @@ final class SalvageDirectory: Sendable {
     }
 
     deinit {
-        guard let info = times.withLock({ $0 }) else { return }
+        guard let info else { return }
+        Self.give(descriptor, info)
         try? Lower.changeTimes(descriptor, access: info.st_atim, modification: info.st_mtim)
     }
 

@@ -132,6 +132,8 @@ package final class VolumeCheck: Sendable {
             }
         }
         checkTrees()
+        // The last that has directories open: now they get their owners, modes and times.
+        salvagedLinks.withLock { $0 = [:] }
         syncSalvage()
         return report.withLock { report in
             report.findings.sort { ($0.path, $0.page ?? 0) < ($1.path, $1.page ?? 0) }
