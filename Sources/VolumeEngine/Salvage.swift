@@ -45,7 +45,7 @@ final class SalvageDirectory: Sendable {
     func link(_ name: [UInt8], _ target: [UInt8], _ info: stat) throws(Errno) {
         let (name, target) = (Self.terminated(name), Self.terminated(target))
         try Lower.symlink(target: target, descriptor, name)
-        try? Lower.changeOwner(descriptor, name, uid: info.st_uid, gid: info.st_gid)
+        try finish(name, info)
     }
 
     /// A pipe or a socket. EPERM for a device node: neither that it is one nor of which device is authenticated, and whoever opens it
@@ -53,7 +53,16 @@ final class SalvageDirectory: Sendable {
     func special(_ name: [UInt8], _ info: stat) throws(Errno) {
         let kind = info.st_mode & mode_t(S_IFMT)
         guard kind == mode_t(S_IFIFO) || kind == mode_t(S_IFSOCK) else { throw .perm }
-        try Lower.makeNode(descriptor, Self.terminated(name), mode: kind | info.st_mode & 0o777, device: 0)
+        let name = Self.terminated(name)
+        try Lower.makeNode(descriptor, name, mode: kind | 0o600, device: 0)
+        try finish(name, info)
+    }
+
+    /// Owner, mode and times of what nobody opens.
+    private func finish(_ name: [CChar], _ info: stat) throws(Errno) {
+        let made = try Lower.open(descriptor, name, flags: Int32(LINUX_O_PATH))
+        Self.give(made, info)
+        try? Lower.changeTimes(made, access: info.st_atim, modification: info.st_mtim)
     }
 
     func setAttribute(_ name: String, _ value: [UInt8]) throws(Errno) { try Self.set(descriptor, name, value) }
@@ -66,6 +75,8 @@ final class SalvageDirectory: Sendable {
     /// Owner and mode, as far as this user may give them. Set-ID bits are not authenticated, and are not copied.
     fileprivate static func give(_ descriptor: Descriptor, _ info: stat) {
         try? Lower.changeOwner(descriptor, uid: info.st_uid, gid: info.st_gid)
+        // Links have none.
+        if info.st_mode & mode_t(S_IFMT) == mode_t(S_IFLNK) { return }
         try? Lower.changeMode(descriptor, to: info.st_mode & 0o1777)
     }
 
