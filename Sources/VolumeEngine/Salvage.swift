@@ -48,11 +48,16 @@ final class SalvageDirectory: Sendable {
         try finish(name, info)
     }
 
-    /// A pipe or a socket. EPERM for a device node: neither that it is one nor of which device is authenticated, and whoever opens it
-    /// would open that.
-    func special(_ name: [UInt8], _ info: stat) throws(Errno) {
+    /// Neither that an entry is a device node nor of which device is authenticated, and whoever opens a copy would open that.
+    static func isDevice(_ info: stat) -> Bool {
         let kind = info.st_mode & mode_t(S_IFMT)
-        guard kind == mode_t(S_IFIFO) || kind == mode_t(S_IFSOCK) else { throw .perm }
+        return kind != mode_t(S_IFIFO) && kind != mode_t(S_IFSOCK)
+    }
+
+    /// A pipe or a socket.
+    func special(_ name: [UInt8], _ info: stat) throws(Errno) {
+        guard !Self.isDevice(info) else { throw .perm }
+        let kind = info.st_mode & mode_t(S_IFMT)
         let name = Self.terminated(name)
         try Lower.makeNode(descriptor, name, mode: kind | 0o600, device: 0)
         try finish(name, info)

@@ -27,7 +27,11 @@ extension VolumeCheck {
 
     func salvage(special inode: Inode, _ path: Path) {
         guard let parent = path.target else { return }
-        copied(path) { () throws(Errno) in try parent.special(path.name, try volume.attributes(inode)) }
+        do throws(Errno) {
+            let info = try volume.attributes(inode)
+            let part = SalvageDirectory.isDevice(info) ? "a device node, which nothing authenticates: " : ""
+            copied(path, part) { () throws(Errno) in try parent.special(path.name, info) }
+        } catch { conclude(path, error) }
     }
 
     /// True when the file was copied under another of its names, and got this one as a hard link.
@@ -48,7 +52,7 @@ extension VolumeCheck {
     }
 
     func salvage(attribute name: String, _ path: Path, _ set: () throws(Errno) -> Void) {
-        copied(path, countIt: false, "attribute \(name): ", set)
+        copied(path, "attribute \(name): ", countIt: false, set)
     }
 
     /// Storage that tells only at the end that it was full, or failed.
@@ -60,7 +64,7 @@ extension VolumeCheck {
     /// Copies one entry; that it could not be written is a finding of its own.
     @discardableResult
     private func copied<R>(
-        _ path: Path, countIt: Bool = true, _ part: String = "", _ body: () throws(Errno) -> R
+        _ path: Path, _ part: String = "", countIt: Bool = true, _ body: () throws(Errno) -> R
     ) -> R? {
         do throws(Errno) {
             let result = try body()
