@@ -13,11 +13,12 @@ extension VolumeCheck {
     func salvage(file inode: Inode, _ path: Path) throws(Errno) -> SalvageDirectory.File? {
         guard let parent = path.target else { return nil }
         let info = try volume.attributes(inode)
-        if info.st_nlink > 1 {
+        let file = copied(path, countIt: false) { () throws(Errno) in try parent.file(path.name, info) }
+        if file != nil, info.st_nlink > 1 {
             let place = SalvageDirectory.Place(directory: parent, name: SalvageDirectory.terminated(path.name))
-            salvagedLinks.withLock { $0[inode.number] = place }
+            salvagedLinks.made(inode.number, at: place)
         }
-        return copied(path, countIt: false) { () throws(Errno) in try parent.file(path.name, info) }
+        return file
     }
 
     func salvage(link inode: Inode, _ path: Path, _ target: [UInt8]) {
@@ -34,16 +35,20 @@ extension VolumeCheck {
         } catch { conclude(path, error) }
     }
 
-    /// True when the file was copied under another of its names, and got this one as a hard link.
-    func salvageAnotherName(_ inode: Inode, _ path: Path) throws(Errno) -> Bool {
-        guard let parent = path.target, inode.kind == .regular,
-            let place = salvagedLinks.withLock({ $0[inode.number] })
-        else { return false }
+    /// Runs `copy`; but a file that was copied under another of its names gets this one as a hard link.
+    func salvagingOnce(_ inode: Inode, _ path: Path, _ copy: () throws(Errno) -> Void) throws(Errno) {
+        guard let parent = path.target, inode.kind == .regular, try volume.attributes(inode).st_nlink > 1 else {
+            return try copy()
+        }
+        guard let place = salvagedLinks.begin(inode.number) else {
+            defer { salvagedLinks.giveUp(inode.number) }
+            return try copy()
+        }
         let linked: Void? = copied(path) { () throws(Errno) in
             try Lower.link(
                 place.directory.descriptor, place.name, parent.descriptor, SalvageDirectory.terminated(path.name))
         }
-        return linked != nil
+        if linked == nil { try copy() }
     }
 
     /// Ends the copy of a file of so many bytes of plaintext.

@@ -87,17 +87,10 @@ extension VolumeCheck {
         var file: CheckedFile?
         let failure = attempt {
             try opening(link: inode, path) { () throws(Errno) in
-                if try salvageAnotherName(inode, path) { return }
-                switch inode.kind {
-                case .regular:
-                    let opened = try open(inode, path)
-                    file = opened
-                    try checkPlaces(inode, opened.content.lock.reading { opened.content.header.file }, path)
-                case .symbolicLink:
-                    let target = try volume.readLink(inode)
-                    salvage(link: inode, path, target)
-                case .directory: break
-                case .special: salvage(special: inode, path)
+                try salvagingOnce(inode, path) { () throws(Errno) in
+                    file = try read(inode, path)
+                    guard let content = file?.content else { return }
+                    try checkPlaces(inode, content.lock.reading { content.header.file }, path)
                 }
             }
         }
@@ -121,6 +114,17 @@ extension VolumeCheck {
         file.state.withLock { $0.left = pieces.count }
         for piece in pieces.dropFirst() { _ = queue.add(.piece(file, piece)) }
         check(file, pieces[0])
+    }
+
+    /// Opens a file, whose contents are to be read; what else it may be is read, and copied.
+    private func read(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile? {
+        switch inode.kind {
+        case .regular: return try open(inode, path)
+        case .symbolicLink: salvage(link: inode, path, try volume.readLink(inode))
+        case .directory: break
+        case .special: salvage(special: inode, path)
+        }
+        return nil
     }
 
     /// Reads an object's attributes, and copies those that open by `copy`, which may fail on its own.

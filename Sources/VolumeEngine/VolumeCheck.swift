@@ -74,8 +74,7 @@ package final class VolumeCheck: Sendable {
     let linkedPlaces = Mutex<[UInt64: [PlaceList.Place]]>([:])
     let queue: WorkQueue<Item>
     let target: SalvageDirectory?
-    /// Lower inode numbers of files with several names that were salvaged, and where.
-    let salvagedLinks = Mutex<[UInt64: SalvageDirectory.Place]>([:])
+    let salvagedLinks = SalvagedLinks()
     /// Files that were met, where they have page trees.
     let metFiles = Mutex<Set<UniqueID>>([])
     private let onProgress: @Sendable (Report) -> Void
@@ -133,7 +132,7 @@ package final class VolumeCheck: Sendable {
         }
         checkTrees()
         // The last that has directories open: now they get their owners, modes and times.
-        salvagedLinks.withLock { $0 = [:] }
+        salvagedLinks.end()
         syncSalvage()
         return report.withLock { report in
             report.findings.sort { ($0.path, $0.page ?? 0) < ($1.path, $1.page ?? 0) }
