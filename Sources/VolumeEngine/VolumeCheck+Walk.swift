@@ -8,14 +8,13 @@ final class CheckedFile: Sendable {
     let content: FileContent
     let path: VolumeCheck.Path
     let output: SalvageDirectory.File?
-    /// Pieces under way, and whether one of them met damage.
-    let state: Mutex<(left: Int, damaged: Bool)>
+    /// Pieces that are known and not done, and whether one of them met damage.
+    let state = Mutex<(left: Int, damaged: Bool)>((1, false))
 
-    init(_ content: FileContent, _ path: VolumeCheck.Path, _ output: SalvageDirectory.File?, pieces: Int) {
+    init(_ content: FileContent, _ path: VolumeCheck.Path, _ output: SalvageDirectory.File?) {
         self.content = content
         self.path = path
         self.output = output
-        state = Mutex((pieces, false))
     }
 }
 
@@ -105,15 +104,7 @@ extension VolumeCheck {
             case .directory, .special: report.others += 1
             }
         }
-        guard let file else { return }
-        let size = file.content.size
-        var pieces = [0..<min(size, Self.pieceSize)]
-        while let last = pieces.last, last.upperBound < size {
-            pieces.append(last.upperBound..<min(size, last.upperBound + Self.pieceSize))
-        }
-        file.state.withLock { $0.left = pieces.count }
-        for piece in pieces.dropFirst() { _ = queue.add(.piece(file, piece)) }
-        check(file, pieces[0])
+        if let file { check(file, from: 0) }
     }
 
     /// Opens a file, whose contents are to be read; what else it may be is read, and copied.
@@ -147,7 +138,7 @@ extension VolumeCheck {
         let content = try volume.openContent(inode, forWriting: false)
         if let tree = content.tree { metFiles.withLock { _ = $0.insert(tree.file) } }
         do throws(Errno) {
-            return CheckedFile(content, path, try salvage(file: inode, path), pieces: 1)
+            return CheckedFile(content, path, try salvage(file: inode, path))
         } catch {
             volume.closeContent(content)
             _ = DamageScope.takeSettled()
@@ -155,26 +146,24 @@ extension VolumeCheck {
         }
     }
 
-    /// Reads a piece of a file; whoever is last closes it.
-    func check(_ file: CheckedFile, _ range: Range<UInt64>) {
+    /// Reads a piece of a file, behind whatever holes are there; whoever is last closes it. The piece after it is another thread's: it
+    /// becomes known here, so that a file of any size has few that wait.
+    func check(_ file: CheckedFile, from start: UInt64) {
         let buffer = volume.buffers.take()
         var seen: [Damage] = []
-        var offset = range.lowerBound
         let failure = attempt {
-            while offset < range.upperBound {
-                // A piece ends where it ends: what lies behind is another thread's.
-                let count = Int(min(UInt64(RequestBuffer.maximumRequest), range.upperBound - offset))
-                do throws(Errno) {
-                    let data = try file.content.read(at: offset, count: count, buffer)
-                    if data.isEmpty { break }  // Truncated meanwhile.
-                    took(data, of: file, at: offset, buffer)
-                    offset += UInt64(data.count)
-                } catch {
-                    guard error == .io else { throw error }
-                    // Go on page by page, so that every damaged one is named; what the request met is met again.
-                    _ = DamageScope.take()
-                    offset = try readByPages(file, from: offset, to: offset + UInt64(count), buffer, &seen)
-                }
+            guard var stretch = try nextStretch(file, from: start, to: .max, &seen) else { return }
+            let end = stretch.lowerBound + min(Self.pieceSize, UInt64.max - stretch.lowerBound)
+            if end < file.content.size {
+                file.state.withLock { $0.left += 1 }
+                _ = queue.add(.piece(file, end))
+            }
+            while true {
+                let last = min(stretch.upperBound, end)
+                guard try read(file, stretch.lowerBound..<last, buffer, &seen), last < end,
+                    let next = try nextStretch(file, from: last, to: end, &seen)
+                else { return }
+                stretch = next
             }
         }
         volume.buffers.give(buffer)
@@ -190,6 +179,43 @@ extension VolumeCheck {
         if let output = file.output { salvaged(output, file.path, size: file.content.size) }
         volume.closeContent(file.content)
         _ = DamageScope.takeSettled()
+    }
+
+    private func nextStretch(
+        _ file: CheckedFile, from offset: UInt64, to end: UInt64, _ seen: inout [Damage]
+    ) throws(Errno) -> Range<UInt64>? {
+        var told: [Damage] = []
+        let stretch = try file.content.nextStretch(from: offset, to: end) { error in
+            told = DamageScope.take()
+            let page = Geometry.page(at: offset).rawValue
+            if told.isEmpty { told = [Damage(.page, inode: 0, page: page, reason: error.message)] }
+        }
+        // A node may be met before each stretch below it.
+        seen += told.filter { !seen.contains($0) }
+        return stretch
+    }
+
+    /// Reads so much of a file; false when it has ended.
+    private func read(
+        _ file: CheckedFile, _ range: Range<UInt64>, _ buffer: RequestBuffer, _ seen: inout [Damage]
+    ) throws(Errno) -> Bool {
+        var offset = range.lowerBound
+        while offset < range.upperBound {
+            // A piece ends where it ends: what lies behind is another thread's.
+            let count = Int(min(UInt64(RequestBuffer.maximumRequest), range.upperBound - offset))
+            do throws(Errno) {
+                let data = try file.content.read(at: offset, count: count, buffer)
+                if data.isEmpty { return false }  // Truncated meanwhile.
+                took(data, of: file, at: offset, buffer)
+                offset += UInt64(data.count)
+            } catch {
+                guard error == .io else { throw error }
+                // Go on page by page, so that every damaged one is named; what the request met is met again.
+                _ = DamageScope.take()
+                offset = try readByPages(file, from: offset, to: offset + UInt64(count), buffer, &seen)
+            }
+        }
+        return true
     }
 
     private func readByPages(

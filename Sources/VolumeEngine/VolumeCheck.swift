@@ -103,7 +103,8 @@ package final class VolumeCheck: Sendable {
     enum Item {
         case directory(Inode, Path)
         case leaf(Inode, Path)
-        case piece(CheckedFile, Range<UInt64>)
+        /// From a plaintext offset on.
+        case piece(CheckedFile, UInt64)
     }
 
     /// `onProgress` is called after each entry, from any of the threads, one at a time.
@@ -145,7 +146,7 @@ package final class VolumeCheck: Sendable {
         switch item {
         case .directory(let inode, let path): check(directory: inode, path)
         case .leaf(let inode, let path): check(leaf: inode, path)
-        case .piece(let file, let range): check(file, range)
+        case .piece(let file, let start): check(file, from: start)
         }
     }
 
