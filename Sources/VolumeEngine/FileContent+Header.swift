@@ -110,7 +110,7 @@ extension FileContent {
 
     /// Brings header and lower length up to date when the last handle goes. The caller holds the gate and `lock`.
     func settle() throws(Errno) {
-        guard hasToSettle else { return }
+        guard hasToSettle, !(staysDoubtful && stage == .doubtful) else { return }
         let info = try Lower.stat(descriptor)
         guard info.st_nlink > 0 else { return }
         try requireKeys()

@@ -28,6 +28,8 @@ package final class FileContent: @unchecked Sendable {
     var lengthTellsSize: Bool
     /// Something may lie behind the end, left by a crash or by a call that failed: it goes before anything else changes.
     var tailIsDoubtful = false
+    /// A check found it damaged: whoever closes it leaves it to another try what a crash left in doubt.
+    var staysDoubtful = false
     /// Old DEKs could not be made to go early: the next attempt is when nothing can be sealed any more.
     var roomIsRefused = false
     /// Pages that may still be sealed under the stored invocation bound.

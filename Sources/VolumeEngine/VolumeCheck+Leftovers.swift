@@ -90,6 +90,7 @@ extension VolumeCheck {
     func settle(_ file: CheckedFile, isDamaged: Bool) {
         guard isAlone, file.content.isUnsettled else { return }
         // Closing it settles it; one that is damaged is left as it is for another try.
+        if isDamaged { file.content.lock.writing { file.content.staysDoubtful = true } }
         let repaired = options.repair && !isDamaged && file.content.lock.reading { file.content.isWritable }
         noteUnsettled(file.path, repaired: repaired)
     }
