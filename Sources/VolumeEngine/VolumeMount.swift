@@ -59,7 +59,6 @@ package final class VolumeMount: Sendable {
         if !options.readOnly {
             current.epoch += 1
             current.mounted = true
-            try files.writeState(current, keys)
         }
         state = Mutex(current)
         currentSettings = Mutex(description.settings)
@@ -76,6 +75,8 @@ package final class VolumeMount: Sendable {
             // A root that cannot be read is found now, not at the first program's first call.
             _ = try volume.handle(volume.rootInode)
         } catch { throw .lower(error, "reading the root directory of \(lower)") }
+        // Last, for what fails before has not been a mount; and nothing is served before.
+        if !options.readOnly { try files.writeState(current, keys) }
     }
 
     /// The zones but the root: each with its keys, or closed where they cannot be had. One that fails does not keep the others away.

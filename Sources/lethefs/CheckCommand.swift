@@ -66,20 +66,37 @@ struct CheckCommand: ParsableCommand {
 
     private func checkHere() throws -> CheckResult {
         let path = try Paths.absolute(lower)
+        let target = try salvageTarget(path)
         let mount = try open(path)
+        let result: CheckResult
+        do { result = try check(mount, path, target) } catch {
+            // Nothing has crashed: the volume is as it was. Why it failed is said already.
+            try? mount.close()
+            throw error
+        }
+        if repair {
+            do { try mount.close() } catch { throw Failure(error, lower: path) }
+        }
+        return result
+    }
+
+    private func salvageTarget(_ path: String) throws -> String? {
+        guard let salvage else { return nil }
+        let target = try Paths.absolute(salvage, mustExist: false)
+        guard !Paths.isInside(target, path), !Paths.isInside(path, target) else {
+            throw Failure(
+                .invalid, "\(target) lies in the volume itself, or the volume in it",
+                remedy: "name a directory on other storage")
+        }
+        return target
+    }
+
+    private func check(_ mount: VolumeMount, _ path: String, _ target: String?) throws -> CheckResult {
         var options = VolumeCheck.Options()
         options.threads = threads ?? max(1, min(16, sysconf(Int32(_SC_NPROCESSORS_ONLN))))
         options.bytesPerSecond = bytesPerSecond
         options.repair = repair
-        if let salvage {
-            let target = try Paths.absolute(salvage, mustExist: false)
-            guard !Paths.isInside(target, path), !Paths.isInside(path, target) else {
-                throw Failure(
-                    .invalid, "\(target) lies in the volume itself, or the volume in it",
-                    remedy: "name a directory on other storage")
-            }
-            options.salvage = target
-        }
+        options.salvage = target
         let progress = Progress()
         let check: VolumeCheck
         do { check = try VolumeCheck(mount.volume, options: options) { progress.show(CheckProgress($0)) } } catch {
@@ -93,9 +110,6 @@ struct CheckCommand: ParsableCommand {
         try compareManifest(mount, &report)
         var result = CheckResult(report, salvaging: salvage != nil)
         try compareEpochs(mount, &result)
-        if repair {
-            do { try mount.close() } catch { throw Failure(error, lower: path) }
-        }
         return result
     }
 
