@@ -56,7 +56,7 @@ extension VolumeCheck {
         conclude(path, failure, alsoSeen: seen)
         // What of it cannot be read hides nothing of the rest.
         if isOpen {
-            checkAttributes(inode, path) { [target] (name, value) throws(Errno) in
+            checkAttributes(inode, path, after: failure) { [target] (name, value) throws(Errno) in
                 try target?.setAttribute(name, value)
             }
             checkLeftovers(inode, path)
@@ -65,7 +65,7 @@ extension VolumeCheck {
                     try checkPlaces(inode, try volume.handle(inode).header.directory, path)
                 }
             }
-            conclude(path, places)
+            conclude(path, places == failure ? nil : places)
         }
         count { $0.directories += 1 }
         for (child, childPath) in below {
@@ -94,7 +94,7 @@ extension VolumeCheck {
             }
         }
         conclude(path, failure)
-        checkAttributes(inode, path) { [file] (name, value) throws(Errno) in
+        checkAttributes(inode, path, after: failure) { [file] (name, value) throws(Errno) in
             try file?.output?.setAttribute(name, value)
         }
         count { report in
@@ -118,9 +118,9 @@ extension VolumeCheck {
         return nil
     }
 
-    /// Reads an object's attributes, and copies those that open by `copy`, which may fail on its own.
+    /// Reads an object's attributes, and copies those that open by `copy`, which may fail on its own. What failed before was told.
     private func checkAttributes(
-        _ inode: Inode, _ path: Path, _ copy: (String, [UInt8]) throws(Errno) -> Void
+        _ inode: Inode, _ path: Path, after told: Errno?, _ copy: (String, [UInt8]) throws(Errno) -> Void
     ) {
         var one: Errno?
         let failure = attempt {
@@ -130,7 +130,8 @@ extension VolumeCheck {
                 salvage(attribute: name, path) { () throws(Errno) in try copy(name, value) }
             }
         }
-        conclude(path, failure ?? one)
+        let error = failure ?? one
+        conclude(path, error == told ? nil : error)
     }
 
     private func open(_ inode: Inode, _ path: Path) throws(Errno) -> CheckedFile {

@@ -42,8 +42,10 @@ package final class VolumeCheck: Sendable {
             case newFile = "file half replaced"
             case unsettled = "file not closed before a crash"
             case tree = "page tree of a file that is gone"
-            case heldTree = "page tree of a file that was not met, kept: it may lie in lost+found, or in what was left over"
-            case heldLines = "files that the manifest lists were not met, kept: they may lie in lost+found, or in what was left over"
+            case heldTree =
+                "page tree of a file that was not met, kept: it may lie in lost+found, or in what was left over"
+            case heldLines =
+                "files that the manifest lists were not met, kept: they may lie in lost+found, or in what was left over"
         }
         /// Of the directory that holds it, or of the file.
         package var path: String
@@ -166,9 +168,7 @@ package final class VolumeCheck: Sendable {
             }
             guard let failure, damages.isEmpty else { return }
             switch failure {
-            case .noKey, .keyRevoked:
-                // It may be met more than once of an object.
-                if report.closed.last != path.shown { report.closed.append(path.shown) }
+            case .noKey, .keyRevoked: report.closed.append(path.shown)
             // Gone meanwhile: programs are at work.
             case .noEntry where !isAlone, .stale where !isAlone: break
             default:

@@ -2,10 +2,11 @@
 
 import json
 import os
+import pwd
 import time
 from pathlib import Path
 
-from harness import equal, on_volume
+from harness import Volume, as_user, equal, on_volume
 from harness.layout import PAGE, Marks, flip
 
 BIG = 70 << 20  # More than two of the pieces that threads share a file in.
@@ -81,6 +82,51 @@ def salvage_copies_what_opens(volume):
              and data[at] != at >> 20]
     assert wrong and max(wrong) - min(wrong) <= 4064, wrong[:5]
     volume.command("check", volume.lower, "--salvage", volume.lower / "inside", status=64)
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def salvage_into_a_new_directory_alone(volume):
+    """What fails for where it is to go leaves the volume as it was: no mount was interrupted."""
+    volume.init().mount()
+    (volume.mountpoint / "file").write_bytes(b"x" * 5000)
+    volume.unmount()
+    for inside in (volume.lower / "inside", volume.root, Path("/")):
+        volume.command("check", volume.lower, "--repair", "--salvage", inside, status=64)
+    out = volume.root / "salvaged"
+    volume.command("check", volume.lower, "--repair", "--salvage", out)
+    text = volume.command("check", volume.lower, "--repair", "--salvage", out, status=40).stderr
+    assert "a new or an empty directory" in text, text
+    volume.command("check", volume.lower, "--repair", "--salvage", volume.root / "none/inner", status=64)
+    equal((out / "file").read_bytes(), b"x" * 5000)
+    volume.mount()
+    volume.unmount()
+    log = volume.command("audit", "show", volume.lower, "--json").stdout
+    assert "crash-recovered" not in log, log
+
+
+@on_volume(limit=120, needs=["lethefs"])
+def salvage_by_a_plain_user(volume):
+    """Directories that their owner cannot write to are copied with what is in them."""
+    owner = pwd.getpwnam("nobody")
+    with Volume(volume.root / "personal", user="nobody") as mine:
+        mine.init().mount(options="")
+        as_user(owner.pw_uid, owner.pw_gid, fill_read_only, mine.mountpoint / "dir/inner")
+        mine.unmount()
+        out = mine.root / "salvaged"
+        result = told(mine, "--salvage", out)
+        equal(result["salvaged"], 3, "two directories and a file")
+        equal((out / "dir/inner/file").read_bytes(), b"kept")
+        for path in (out / "dir", out / "dir/inner"):
+            equal(os.stat(path).st_mode & 0o777, 0o555)
+            equal(os.stat(path).st_mtime, 1000)
+
+
+def fill_read_only(inner):
+    inner.mkdir(parents=True)
+    (inner / "file").write_bytes(b"kept")
+    for path in (inner, inner.parent):
+        path.chmod(0o555)
+        os.utime(path, (1000, 1000))
 
 
 @on_volume(limit=240, needs=["lethefs"])
