@@ -29,7 +29,7 @@ extension VolumeCheck {
         let failure = attempt {
             var directory = try Lower.open(volume.lowerRoot, "..", flags: Int32(LINUX_O_PATH) | O_DIRECTORY)
             let device = try Lower.stat(volume.lowerRoot).st_dev
-            var last: UInt64 = 0
+            var last: ino_t = 0
             while true {
                 let info = try Lower.stat(directory)
                 // The root is above itself.
