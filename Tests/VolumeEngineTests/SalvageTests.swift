@@ -158,7 +158,7 @@ import VolumeFormat
     @Test(.timeLimit(.minutes(2)), arguments: [FeatureFlags(), .pageTree])
     func aSparseFile(features: FeatureFlags) throws {
         let test = try TestVolume(features: features)
-        let size = 1 << 33
+        let size = 1 << 42
         let (middle, piece) = (size / 2 + 5, [UInt8](repeating: 7, count: 10_000))
         let file = try test.create("file")
         try file.write(piece)
