@@ -51,6 +51,12 @@ package final class VolumeCheck: Sendable {
         package var path: String
         package var kind: Kind
         package var repaired: Bool
+
+        package init(path: String, kind: Kind, repaired: Bool) {
+            self.path = path
+            self.kind = kind
+            self.repaired = repaired
+        }
     }
 
     package struct Report: Sendable, Equatable {
