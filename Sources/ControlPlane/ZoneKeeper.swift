@@ -54,7 +54,7 @@ package final class ZoneKeeper: Sendable {
     private let shown: Mutex<Condition>
 
     private enum Message: Sendable {
-        case answer(startedAt: Double, keys: ZoneKeys?, error: KeyringError?)
+        case answer(startedAt: Double, keys: Zone.Unlocked?, error: KeyringError?)
         case probe(Reply)
         case revoke(cause: String, Reply)
         case restore(Reply)
@@ -168,7 +168,15 @@ package final class ZoneKeeper: Sendable {
             switch message {
             case .answer(let start, let keys, let error):
                 isAsking = false
-                if keeper.zone.isOpen { judge(start, error) } else { reopen(start, keys, error) }
+                if keeper.zone.isOpen {
+                    judge(start, error)
+                } else if !reopen(start, keys, error) {
+                    // Who waits for an answer waits for the next one.
+                    waiting = answerable + waiting
+                    answerable = []
+                    nextProbe = BootClock.now
+                    return
+                }
                 let outcome = error.map { Outcome.failure($0) } ?? .condition(keeper.condition)
                 for reply in answerable { reply.post(outcome) }
                 answerable = []
@@ -195,7 +203,7 @@ package final class ZoneKeeper: Sendable {
             let needsKeys = !keeper.zone.isOpen
             isAsking = PlainThread.detach {
                 do throws(KeyringError) {
-                    var keys: ZoneKeys?
+                    var keys: Zone.Unlocked?
                     if needsKeys { keys = try mount.unlock(zone) } else { try mount.probe(zone) }
                     mailbox.post(.answer(startedAt: now, keys: keys, error: nil))
                 } catch { mailbox.post(.answer(startedAt: now, keys: nil, error: error)) }
@@ -226,15 +234,16 @@ package final class ZoneKeeper: Sendable {
             }
         }
 
-        private func reopen(_ start: Double, _ keys: ZoneKeys?, _ error: KeyringError?) {
+        /// False where the keyring was changed while its keys were unwrapped: its owner has to be asked again.
+        private func reopen(_ start: Double, _ keys: Zone.Unlocked?, _ error: KeyringError?) -> Bool {
             guard let keys, !isHeld else {
                 if let error { keeper.shown.withLock { $0.cause = keeper.describe(error) } }
-                return
+                return true
             }
             keeper.revocation.purgeAgain(keeper.zone.id)
             lease = Lease(keeper.timing, unlockedAt: start)
-            guard lease.check(now: BootClock.now) == .goOn else { return }
-            keeper.zone.open(keys)
+            guard lease.check(now: BootClock.now) == .goOn else { return true }
+            guard keeper.zone.open(keys) else { return false }
             isOut = false
             keeper.shown.withLock { shown in
                 shown.state = "open"
@@ -243,6 +252,7 @@ package final class ZoneKeeper: Sendable {
             }
             showLease()
             keeper.onEvent(.restored(keeper.zone.id, afterSeconds: BootClock.now - closedSince))
+            return true
         }
 
         private func revoke(_ reason: Errno, _ cause: String) {

@@ -57,6 +57,12 @@ package final class ZoneKeys: Sendable {
         try KeyringUnlocking.seal(&keyring, under: keks)
     }
 
+    /// Whether these are the KEKs of a keyring, no more and no fewer: those that may decrypt, and the one that is active.
+    package func match(_ keyring: ZoneKeyring) -> Bool {
+        let usable = keyring.keks.filter(\.state.mayDecrypt).map(\.version)
+        return Set(usable) == Set(keks.map(\.version)) && keyring.activeKEK?.version == activeKEK.version
+    }
+
     package func kek(_ version: KeyVersion) -> UnlockedKEK? { keks.first { $0.version == version } }
 
     /// The newest metadata keys: they seal new link targets.

@@ -23,16 +23,20 @@ extension VolumeMount {
         }
     }
 
-    /// Unwraps a zone's keys anew by real calls to their owner. Opens nothing by itself.
-    package func unlock(_ zone: ZoneID) throws(KeyringError) -> ZoneKeys {
-        guard let keyring = keyring(zone) else { throw .noUsableKEK }
-        return try unlocking.unlock(keyring)
+    /// Unwraps a zone's keys anew by real calls to their owner, for `Zone.open`. Opens nothing by itself.
+    package func unlock(_ zone: ZoneID) throws(KeyringError) -> Zone.Unlocked {
+        // The count comes first: a change in between is noticed then.
+        guard let installs = volume.zones.find(zone)?.installCount, let keyring = keyring(zone) else {
+            throw .noUsableKEK
+        }
+        return Zone.Unlocked(keys: try unlocking.unlock(keyring), installs: installs)
     }
 
     /// Changes a keyring: it gets the next generation, is sealed under every KEK that may decrypt, stored durably, and its keys are
     /// installed in the zone. One change at a time; `change` makes no call to a CMK's owner.
     ///
-    /// `change` edits the keyring and returns the keys that go with it, or those it was given.
+    /// `change` edits the keyring and returns the keys that go with it, or those it was given. EBUSY, and nothing is stored, where the keys
+    /// are not just those that the keyring says: no reader would accept it under their seals.
     package func changeKeyring(
         _ zone: ZoneID, _ change: (inout ZoneKeyring, ZoneKeys) throws(VolumeError) -> ZoneKeys
     ) throws(VolumeError) {
@@ -44,6 +48,7 @@ extension VolumeMount {
             }
             let previous = keys.activeKEK.version
             let changed = try change(&keyring, keys)
+            guard changed.match(keyring) else { throw .lower(.busy, "changing a zone's keyring") }
             keyring.generation += 1
             do { try changed.seal(&keyring) } catch { throw .cipher }
             try files.writeKeyring(keyring)

@@ -11,12 +11,20 @@ package final class Zone: Sendable {
     package let id: ZoneID
     // Leaf lock: held to copy a reference.
     private let state: Mutex<State>
+    /// How many times changed keys came to be installed, in whatever state. Added to with `state` locked.
+    private let installs = Atomic<UInt64>(0)
 
     private enum State {
         case open(ZoneKeys)
         case draining(ZoneKeys, Errno)
         /// The errno that operations get meanwhile: EKEYREVOKED, or ENOKEY for a root that cannot be reached.
         case closed(Errno)
+    }
+
+    /// Keys that were unwrapped to open a closed zone, and after how many changes of its keyring.
+    package struct Unlocked: Sendable {
+        let keys: ZoneKeys
+        let installs: UInt64
     }
 
     package init(_ keys: ZoneKeys) {
@@ -76,12 +84,24 @@ package final class Zone: Sendable {
     /// From now on there are no keys. What still runs has a reference of its own; the caller waits for it by the files' locks.
     package func close(_ reason: Errno) { state.withLock { $0 = .closed(reason) } }
 
-    /// Opens the zone again, under keys that were unwrapped anew.
-    package func open(_ keys: ZoneKeys) { state.withLock { $0 = .open(keys) } }
+    /// Asked for before the keyring that is to be unlocked: what is installed from then on makes `open` refuse its keys.
+    var installCount: UInt64 { installs.load(ordering: .acquiring) }
 
-    /// Puts changed keys in the place of the old ones. A zone that is closed stays so.
+    /// Opens the zone again, under keys that were unwrapped anew. False, and nothing is changed, where the keyring has been changed since
+    /// it was looked at: it has keys then that these lack, and sealed by these it would not open again.
+    @discardableResult
+    package func open(_ unlocked: Unlocked) -> Bool {
+        state.withLock { state in
+            guard unlocked.installs == installCount else { return false }
+            state = .open(unlocked.keys)
+            return true
+        }
+    }
+
+    /// Puts changed keys in the place of the old ones; their keyring is to be had by now. A zone that is closed stays so.
     package func install(_ keys: ZoneKeys) {
         state.withLock { state in
+            installs.add(1, ordering: .releasing)
             switch state {
             case .open: state = .open(keys)
             case .draining(_, let reason): state = .draining(keys, reason)

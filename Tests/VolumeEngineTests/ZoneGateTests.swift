@@ -169,6 +169,17 @@ import VolumeFormat
         #expect(after.cmks[0].history.last == StateChange(.suspended, at: 5))
     }
 
+    /// Keys from before a rotation come back after it: a keyring that they seal would open under no keys any more. None is stored.
+    @Test func keysThatAreNotTheKeyrings() throws {
+        let test = try TestVolume()
+        let before = try test.volume.zone(.root).keys()
+        _ = try test.mount.rotateKEK(.root, editing: RewrapTests.editing(test))
+        let stored = test.mount.keyring(.root)
+        #expect(throws: VolumeError.self) { try test.mount.changeKeyring(.root) { _, _ in before } }
+        #expect(test.mount.keyring(.root) == stored)
+        try test.remount()
+    }
+
     /// Node numbers are dense: what the kernel has forgotten is given again, and the highest stays low.
     @Test func nodeNumbers() throws {
         let test = try TestVolume(features: [])

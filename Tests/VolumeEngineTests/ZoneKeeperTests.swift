@@ -182,4 +182,49 @@ import VolumeFormat
         #expect(wait { volume.keysHeld(by: inodes) == 0 })
         for file in [hung, other] { file.close() }
     }
+
+    /// A rotation that hung when its zone was closed ends as the zone is about to open again, under keys from before: those are not used.
+    @Test func aRotationEndsWhileItsZoneComesBack() throws {
+        let test = try TestVolume()
+        try test.write("file", [1, 2, 3])
+        let isRestoring = Mutex(false)
+        let (purging, rotated, restored) = (
+            DispatchSemaphore(value: 0), DispatchSemaphore(value: 0), DispatchSemaphore(value: 0)
+        )
+        let kernel = Kernel { _ in
+            // Once: the keys were unwrapped, and are not installed yet.
+            let isFirst = isRestoring.withLock { isRestoring in
+                defer { isRestoring = false }
+                return isRestoring
+            }
+            if isFirst {
+                purging.signal()
+                _ = rotated.wait(timeout: .now() + 10)
+            }
+            return true
+        }
+        let keeper = try keeper(
+            test, Events(), timing: LeaseTiming(probeSeconds: 60, leaseSeconds: 600), kernel: kernel)
+        keeper.start()
+        FaultInjection.arm(nth: 1, of: [.fsync]) {
+            _ = keeper.revoke(cause: "test")
+            isRestoring.withLock { $0 = true }
+            DispatchQueue.global().async {
+                _ = keeper.restore()
+                restored.signal()
+            }
+            _ = purging.wait(timeout: .now() + 10)
+        }
+        let version = try test.mount.rotateKEK(.root, editing: RewrapTests.editing(test))
+        FaultInjection.disarm()
+        rotated.signal()
+        #expect(restored.wait(timeout: .now() + 20) == .success)
+        #expect(keeper.condition.state == "open")
+        #expect(try test.volume.zone(.root).keys().activeKEK.version == version)
+        try test.mount.rewrap(.root, control: SweepControl())
+        keeper.stop()
+        // The keeper holds the mount.
+        try test.crash()
+        #expect(try test.mount.coverage(.root).keks.keys.map { $0 } == [version])
+    }
 }
