@@ -26,32 +26,33 @@ extension FileContent {
         case full(KeyVersion)
     }
 
-    /// Step 1. Every DEK made at `cutoff` (seconds since 1970) or before is due.
-    func prepareReencryption(cutoff: UInt64) throws(Errno) -> Preparation {
+    /// Step 1.
+    func prepareReencryption(_ due: DueDEKs) throws(Errno) -> Preparation {
         // Not while nodes under the old DEK are on their way.
-        try volume.storingTrees { () throws(Errno) in try prepareAlone(cutoff) }
+        try volume.storingTrees { () throws(Errno) in try prepareAlone(due) }
     }
 
-    private func prepareAlone(_ cutoff: UInt64) throws(Errno) -> Preparation {
+    private func prepareAlone(_ due: DueDEKs) throws(Errno) -> Preparation {
         try ensureKeys()
         // A program that has asked for the keys, and is about to store an attribute under them, comes before or after.
-        return try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in try prepareInGate(cutoff) }
+        return try volume.attributeGate(inode).lock.withLock { (_) throws(Errno) in try prepareInGate(due) }
     }
 
-    private func prepareInGate(_ cutoff: UInt64) throws(Errno) -> Preparation {
+    private func prepareInGate(_ due: DueDEKs) throws(Errno) -> Preparation {
         let hasAttributes = try volume.hasSealedAttributes(lock.reading { descriptor })
         return try lock.writing { () throws(Errno) in
             guard isWritable else { throw .access }
             guard !volume.hasLostFlush else { throw .io }
             try requireKeys()
             let slot = header.slots[header.currentIndex]
-            guard slot.created <= cutoff else {
+            let now = Volume.now
+            guard due.includes(slot.created, now: now) else {
                 return header.slots.count > 1 ? .underway(slot.version) : .nothing
             }
             if stage == .unwritten {
                 // A header that a first write left behind as it failed may be under the old key.
                 if tailIsDoubtful { try clearTail() }
-                (header.slots, keys) = try freshSlot(cutoff).list
+                (header.slots, keys) = try freshSlot(due).list
                 // A first write that failed had a lease of the key that goes.
                 invocationsLeft = 0
                 return .done
@@ -61,15 +62,14 @@ extension FileContent {
             if !hasAttributes, size <= UInt64(Geometry.firstPayload), stage != .doubtful, !tailIsDoubtful,
                 header.epoch < volume.epoch, tree?.hasNodes != true
             {
-                try reencryptFirstPage(cutoff)
+                try reencryptFirstPage(due)
                 return .done
             }
-            if let prepared = header.slots.first(where: { $0.created > cutoff && $0.version > slot.version }) {
-                return .stored(prepared.version)
-            }
+            let prepared = header.slots.first { !due.includes($0.created, now: now) && $0.version > slot.version }
+            if let prepared { return .stored(prepared.version) }
             guard header.slots.count < DEKSlot.maximumCount - 1 else { return .full(slot.version) }
             let previous = (header, keys)
-            let fresh = try freshSlot(cutoff)
+            let fresh = try freshSlot(due)
             header.slots.append(fresh.slot)
             header.slots[header.slots.count - 1].state = .retiring
             keys.append(fresh.keys)
@@ -87,15 +87,14 @@ extension FileContent {
         var list: ([DEKSlot], [FileKeys]) { ([slot], [keys]) }
     }
 
-    private func freshSlot(_ cutoff: UInt64) throws(Errno) -> Fresh {
+    private func freshSlot(_ due: DueDEKs) throws(Errno) -> Fresh {
         guard let newest = header.slots.map(\.version).max(), newest.rawValue < PageLeader.maximumVersion else {
             throw .io
         }
         let version = KeyVersion(rawValue: newest.rawValue + 1)
         do {
-            // Never made before the moment that it is to be newer than, whatever the clock says.
             let (slot, dek) = try volume.storingKeys(header.zone)
-                .makeSlot(version: version, now: max(Volume.now, cutoff + 1))
+                .makeSlot(version: version, now: due.date(now: Volume.now))
             return Fresh(
                 slot: slot, keys: try FileKeys(version: version, dek: dek.key, file: header.file, isListed: tree != nil)
             )
@@ -110,11 +109,11 @@ extension FileContent {
     }
 
     /// A file of one page, or none: header and page are replaced by one write.
-    private func reencryptFirstPage(_ cutoff: UInt64) throws(Errno) {
+    private func reencryptFirstPage(_ due: DueDEKs) throws(Errno) {
         let buffer = volume.buffers.takeForSweep()
         defer { volume.buffers.give(buffer) }
         buffer.willUse(pages: 1)
-        let fresh = try freshSlot(cutoff)
+        let fresh = try freshSlot(due)
         var length = Geometry.headerSize
         var old = [UInt8](repeating: 0, count: Geometry.pageSize)
         let got = try old.withUnsafeMutableBufferPointer { (bytes) throws(Errno) in

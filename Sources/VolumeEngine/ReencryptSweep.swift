@@ -3,14 +3,15 @@ import Storage
 import Synchronization
 import VolumeFormat
 
-/// Replaces every DEK of a zone's files that was made at `cutoff` or before, and seals again what they sealed: contents, attributes;
+/// Replaces every DEK of a zone's files that is due, and seals again what they sealed: contents, attributes;
 /// link targets by the newest metadata key. Directories keep their DEKs, and so do names.
 ///
 /// Files of several pages go in batches, so that the flushes between the steps are few.
 final class ReencryptSweep: SweepVisitor {
     private let volume: Volume
     private let zone: ZoneID
-    private let cutoff: UInt64
+    /// `nil` where files are left alone.
+    private let due: DueDEKs?
     /// Directory or file that it is limited to.
     private let scope: UniqueID?
     private let control: SweepControl
@@ -39,11 +40,11 @@ final class ReencryptSweep: SweepVisitor {
     private static let largeBytes: UInt64 = 32 << 20
 
     init(
-        _ volume: Volume, _ zone: ZoneID, cutoff: UInt64, scope: UniqueID?, _ control: SweepControl, threads: Int
+        _ volume: Volume, _ zone: ZoneID, _ due: DueDEKs?, scope: UniqueID?, _ control: SweepControl, threads: Int
     ) {
         self.volume = volume
         self.zone = zone
-        self.cutoff = cutoff
+        self.due = due
         self.scope = scope
         self.control = control
         self.threads = threads
@@ -77,6 +78,7 @@ final class ReencryptSweep: SweepVisitor {
     }
 
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
+        guard let due else { return }
         var unused = 0
         guard control.pace(bytes: 0, lastUses: &unused) else { return }
         let inside = try isInScope(entry)
@@ -93,7 +95,7 @@ final class ReencryptSweep: SweepVisitor {
         _ = try volume.gate(inode).lock.withLock { (_) throws(Errno) in try content.holdTimes() }
         let size = content.size
         let prepared: FileContent.Preparation
-        do throws(Errno) { prepared = try content.prepareReencryption(cutoff: cutoff) } catch {
+        do throws(Errno) { prepared = try content.prepareReencryption(due) } catch {
             release(inode, content)
             throw error
         }
@@ -161,8 +163,9 @@ final class ReencryptSweep: SweepVisitor {
 
     /// What had too many DEKs has the current one alone now, which is due.
     private func prepareAgain(_ work: Work) -> Work? {
+        guard let due else { return nil }
         do throws(Errno) {
-            let prepared = try work.content.prepareReencryption(cutoff: cutoff)
+            let prepared = try work.content.prepareReencryption(due)
             switch prepared {
             case .nothing, .done: return nil
             case .stored(let version), .underway(let version), .full(let version):

@@ -87,7 +87,7 @@ extension VolumeMount {
     }
 
     /// Notes a re-encryption in the keyring. One of a whole zone gets a new metadata key, too, unless `cutoff` (seconds since 1970)
-    /// limits it to DEKs made then or before, and the newest metadata key is younger.
+    /// limits it to DEKs made then or before, and the newest metadata key is younger. Without one, DEKs dated after the present are due, too.
     package func beginReencryption(
         _ zone: ZoneID, scope: UniqueID?, rate: UInt32, flags: PendingWork.Flags, editing: KeyringEditing,
         cutoff: UInt64? = nil
@@ -95,7 +95,8 @@ extension VolumeMount {
         let now = cutoff ?? Self.nextSecond()
         let work = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, PendingWork) in
             let work = PendingWork(
-                .reencrypt, version: keys.activeKEK.version, started: now, flags: flags, rate: rate,
+                .reencrypt, version: keys.activeKEK.version, started: now,
+                flags: cutoff == nil ? flags : flags.union(.sparesAhead), rate: rate,
                 scope: scope ?? PendingWork.wholeZone)
             // The newer one includes the older.
             keyring.pending.removeAll { $0.kind == .reencrypt && (scope == nil || $0.scope == work.scope) }
@@ -128,7 +129,8 @@ extension VolumeMount {
         try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
             guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
             keyring.pending.append(
-                PendingWork(.reencrypt, version: keys.activeKEK.version, started: 0, flags: [.yields]))
+                PendingWork(
+                    .reencrypt, version: keys.activeKEK.version, started: 0, flags: [.yields, .sparesAhead]))
             return (try editing.addMetadataKey(to: &keyring, keys, now: now), ())
         }
         volume.waitForKeyUsers()
@@ -163,7 +165,7 @@ extension VolumeMount {
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }
         let scope = work.scope == PendingWork.wholeZone ? nil : work.scope
-        let sweep = ReencryptSweep(volume, zone, cutoff: work.started, scope: scope, control, threads: threads)
+        let sweep = ReencryptSweep(volume, zone, DueDEKs(work), scope: scope, control, threads: threads)
         SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
         sweep.resealLinked()
         guard !control.isCancelled else { return sweep.count }

@@ -3,7 +3,8 @@ package struct PendingWork: Equatable, Sendable {
     package enum Kind: UInt8, Sendable, CaseIterable {
         /// Every DEK gets wrapped by the newest KEK.
         case rewrap = 1
-        /// Every DEK made before `started` is replaced, and what it sealed is sealed anew.
+        /// Every DEK made before `started` is replaced, and what it sealed is sealed anew. So is one that is dated after the present,
+        /// unless a flag says otherwise.
         case reencrypt = 2
         /// As a rewrap; then every KEK version below `version` is destroyed, in the keyring and in the token.
         case shred = 3
@@ -21,7 +22,9 @@ package struct PendingWork: Equatable, Sendable {
         package static let paused = Flags(rawValue: 1 << 0)
         /// Programs go first.
         package static let yields = Flags(rawValue: 1 << 1)
-        static let known: Flags = [.paused, .yields]
+        /// Of a re-encryption: DEKs dated after the present are left as they are.
+        package static let sparesAhead = Flags(rawValue: 1 << 2)
+        static let known: Flags = [.paused, .yields, .sparesAhead]
     }
 
     package var kind: Kind

@@ -269,4 +269,37 @@ import VolumeFormat
         try test.mount.rewrap(.root, control: SweepControl())
         #expect(try reencrypt(test) == 1)
     }
+
+    /// The clock was ahead when DEKs were made, and is right now: who wants new DEKs gets them for those files, too.
+    @Test func aClockThatWasAhead() throws {
+        let test = try TestVolume()
+        let contents = try RewrapTests.fill(test)
+        let ahead = Volume.now + 40_000_000
+        func age() throws -> [UInt64: UInt64] { try test.mount.coverage(.root, ageStep: 1).filesByAge }
+        // Whatever the clock says, they are made after the cutoff.
+        _ = try test.mount.beginReencryption(
+            .root, scope: nil, rate: 0, flags: [], editing: RewrapTests.editing(test), cutoff: ahead)
+        #expect(try reencrypt(test) == 13)
+        #expect(try age().keys.allSatisfy { $0 > ahead })
+        // A policy's schedule leaves them, and so does what is meant for links alone.
+        _ = try test.mount.beginReencryption(
+            .root, scope: nil, rate: 0, flags: [], editing: RewrapTests.editing(test), cutoff: Volume.now)
+        #expect(try reencrypt(test) == 0)
+        try test.mount.beginMetadataRenewal(.root, editing: RewrapTests.editing(test))
+        #expect(try reencrypt(test) == 0)
+        _ = try begin(test)
+        #expect(try reencrypt(test) == 13)
+        #expect(try age().keys.allSatisfy { $0 < ahead })
+        #expect(try reencryptAgain(test) == 0)
+        try verify(test, contents)
+    }
+
+    /// What is noted is done once more: DEKs that it has made are new enough for it.
+    private func reencryptAgain(_ test: TestVolume) throws -> UInt64 {
+        let work = try begin(test)
+        let editing = RewrapTests.editing(test)
+        _ = try test.mount.reencrypt(.root, work, editing: editing, control: SweepControl())
+        return try test.mount.reencrypt(.root, work, editing: editing, control: SweepControl())
+    }
+
 }
