@@ -151,9 +151,11 @@ private struct Renaming {
     }
 
     private func relocate(_ info: stat, _ parent: Inode, _ name: LowerName) {
+        if let inode = volume.table.find(InodeKey(info)) {
+            volume.relocate(inode, to: parent, name.text, isMoved: true)
+            volume.table.release(inode)
+        }
+        // A sweep that hears of it looks for it where it is now.
         volume.moves.note(InodeKey(info), in: volume.table)
-        guard let inode = volume.table.find(InodeKey(info)) else { return }
-        volume.relocate(inode, to: parent, name.text, isMoved: true)
-        volume.table.release(inode)
     }
 }

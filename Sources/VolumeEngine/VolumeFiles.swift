@@ -28,6 +28,8 @@ package enum VolumeError: Error, Sendable, Equatable {
     case tooManyZones
     /// A key version still protects so many objects; the paths are the first ones'.
     case stillProtects(KeyVersion, count: UInt64, paths: [String])
+    /// Not everything is known to be wrapped by the newest KEK version yet.
+    case rewrapPending
     /// No version key guards this KEK version: old copies of the keyring open it under the CMK, whatever happens to this one.
     case unguarded(KeyVersion)
     /// A KEK version that was destroyed still opens, or it could not be shown that it does not.

@@ -120,10 +120,12 @@ extension VolumeMount {
     ) throws(VolumeError) -> (count: UInt64, paths: [String]) {
         do throws(Errno) {
             for _ in 0..<Self.countsBesidePrograms {
-                if let result = try countUnmoved(transition, directory) { return result }
+                if let result = try countUnmoved(transition, directory, besidePrograms: true) { return result }
             }
             // Programs that move or link something wait, and what they did before is not counted as a move.
-            let last = try volume.placing.writing { () throws(Errno) in try countUnmoved(transition, directory) }
+            let last = try volume.placing.writing { () throws(Errno) in
+                try countUnmoved(transition, directory, besidePrograms: false)
+            }
             if let last { return last }
         } catch { throw .lower(error, "counting names") }
         throw .incomplete(failed: 1, ["names move about all the time"])
@@ -134,11 +136,13 @@ extension VolumeMount {
 
     /// `nil` where something moved meanwhile.
     private func countUnmoved(
-        _ transition: Transition, _ directory: Inode
+        _ transition: Transition, _ directory: Inode, besidePrograms: Bool
     ) throws(Errno) -> (count: UInt64, paths: [String])? {
         let watch = volume.moves.begin()
         defer { volume.moves.end(watch, volume.table) }
         let visitor = try countNames(transition, directory)
+        // What was moved meanwhile is noted when that has come to its end.
+        if besidePrograms { volume.placing.writing {} }
         let (moved, missed) = watch.take()
         for inode in moved { volume.table.release(inode) }
         return moved.isEmpty && !missed ? visitor.result : nil
@@ -152,6 +156,7 @@ extension VolumeMount {
         let moves = MoveLog.List()
         var walk = SweepWalk(volume: volume, visitor: visitor, control: control, moves: moves)
         walk.start = try volume.sweptDirectory(directory)
+        walk.waitsForMoves = false
         walk.run()
         guard control.progress.failed == 0 else { throw .io }
         return visitor

@@ -254,6 +254,10 @@ extension VolumeMount {
         if let count = coverage.keks[version], count.objects > 0 {
             throw .stillProtects(version, count: count.objects, paths: count.paths)
         }
+        // A count does not make up for a rewrap that has not met everything: both have to say that nothing needs the version.
+        guard keyring(zone)?.pending.contains(where: { $0.kind == .rewrap }) != true else {
+            throw .rewrapPending
+        }
         try destroy(zone, version, editing: editing)
         return try purge(zone, editing: editing)
     }

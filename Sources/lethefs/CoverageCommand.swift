@@ -131,6 +131,8 @@ extension Rotation {
     }
 
     private static func counted(_ keyring: ZoneKeyring, _ coverage: Coverage) -> CoverageReport.Zone {
+        // Until it is done, not everything is known to be counted.
+        let isRewrapped = !keyring.pending.contains { $0.kind == .rewrap }
         let keks = keyring.keks.map { kek in
             let count = coverage.keks[kek.version] ?? .init()
             return CoverageReport.KEK(
@@ -140,7 +142,8 @@ extension Rotation {
                 wraps: kek.wraps.map { wrap in
                     "\(Self.name(wrap.wrap)), CMK \(wrap.cmk)\(wrap.share > 0 ? ", share \(wrap.share)" : "")"
                 },
-                mayRetire: kek.state != .active && kek.state.mayDecrypt && count.objects == 0 && coverage.failed == 0)
+                mayRetire: kek.state != .active && kek.state.mayDecrypt && count.objects == 0 && coverage.failed == 0
+                    && isRewrapped)
         }
         let cmks = keyring.cmks.enumerated().map { index, cmk in
             var fact = CoverageReport.CMK(uri: cmk.uri, state: cmk.state.name)

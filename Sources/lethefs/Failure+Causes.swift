@@ -65,6 +65,11 @@ extension Failure {
                 .stillNeeded, "KEK v\(version.rawValue) still protects \(count) files and directories of \(lower)",
                 meaning: "It stays as it is. The first ones:\n    " + paths.joined(separator: "\n    "),
                 remedy: "lethefs kek rotate \(lower)  wraps them by the newest version; then retire this one")
+        case .rewrapPending:
+            self.init(
+                .stillNeeded, "not everything in \(lower) is wrapped by the newest KEK version yet",
+                meaning: "It stays as it is: as long as that goes on, something may need it that was not counted.",
+                remedy: "reencrypt --status  shows what is left; repeat the command when that is done")
         case .unguarded(let version):
             self.init(
                 .invalid, "KEK v\(version.rawValue) of \(lower) was wrapped without a version key",

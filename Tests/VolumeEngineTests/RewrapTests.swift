@@ -203,4 +203,57 @@ import VolumeFormat
         }
         #expect(test.check().findings.isEmpty)
     }
+
+    /// A directory has gone from where the sweep was not yet to where it has been, and nothing says so yet as the walk ends.
+    @Test(arguments: 3...9) func aMoveIsUnderWayAsTheWalkEnds(call: Int) throws {
+        for (from, to) in [("a", "b"), ("b", "a")] {
+            let test = try TestVolume(inMemory: true)
+            let directories = try ["a", "b"].map { try test.makeDirectory(Name(stringLiteral: $0)) }
+            let (old, new) = from == "a" ? (directories[0], directories[1]) : (directories[1], directories[0])
+            let moving = try test.makeDirectory("x", in: old)
+            try test.write("file", [1, 2, 3], in: moving)
+            test.volume.forget(try test.makeDirectory("x", in: new), count: 1)
+            let version = try test.mount.rotateKEK(.root, editing: Self.editing(test))
+            let volume = test.volume
+            let (begun, ended) = (DispatchSemaphore(value: 0), DispatchGroup())
+            FaultInjection.arm(nth: call, of: [.getdents64]) {
+                ended.enter()
+                Thread.detachNewThread {
+                    // Both have changed places, and the empty one is about to be removed.
+                    FaultInjection.arm(nth: 2, of: [.renameat2]) {
+                        begun.signal()
+                        usleep(300_000)
+                    }
+                    Array("x".utf8).withUnsafeBytes { name in
+                        do { try volume.rename(old, name, new, name, flags: 0) } catch { Issue.record(error) }
+                    }
+                    FaultInjection.disarm()
+                    ended.leave()
+                }
+                _ = begun.wait(timeout: .now() + 5)
+            }
+            try test.mount.rewrap(.root, control: SweepControl(), threads: 1)
+            FaultInjection.disarm()
+            ended.wait()
+            let coverage = try test.mount.coverage(.root)
+            #expect(coverage.keks.keys.map { $0 } == [version], "from \(from) to \(to): \(coverage.keks)")
+            #expect(test.check().findings.isEmpty)
+        }
+    }
+
+    /// As long as it is not certain that everything was wrapped anew, no version goes.
+    @Test func retiringIsRefusedWhileARewrapIsNoted() throws {
+        let test = try TestVolume()
+        _ = try Self.fill(test)
+        let editing = Self.editing(test)
+        _ = try test.mount.rotateKEK(.root, editing: editing)
+        try test.mount.rewrap(.root, control: SweepControl())
+        _ = try test.mount.rotateKEK(.root, editing: editing)
+        #expect(throws: VolumeError.rewrapPending) {
+            _ = try test.mount.retire(.root, .first, editing: editing)
+        }
+        #expect(test.mount.keyring(.root)?.keks.map(\.state) == [.deactivated, .deactivated, .active])
+        try test.mount.rewrap(.root, control: SweepControl())
+        #expect(try test.mount.retire(.root, .first, editing: editing) == 1)
+    }
 }
