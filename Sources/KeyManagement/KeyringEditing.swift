@@ -12,9 +12,10 @@ package struct KeyringEditing: Sendable {
     package init(resolve: @escaping KeyringUnlocking.Resolver) { self.resolve = resolve }
 
     /// A new KEK version, active from now on, under the CMKs in use. The versions before it go to `old` (deactivated or
-    /// compromised) if they were active; the metadata keys are wrapped by the new one.
+    /// compromised) if they were active; the metadata keys are wrapped by the new one, unless `keepsMetadata`: then they stay under theirs.
     package func addKEK(
-        to keyring: inout ZoneKeyring, _ keys: ZoneKeys, old: KeyState = .deactivated, now: UInt64
+        to keyring: inout ZoneKeyring, _ keys: ZoneKeys, old: KeyState = .deactivated, keepsMetadata: Bool = false,
+        now: UInt64
     ) throws(KeyringError) -> ZoneKeys {
         precondition(old == .deactivated || old == .compromised)
         guard let newest = keyring.keks.map(\.version).max(), newest.rawValue < UInt32.max,
@@ -30,7 +31,7 @@ package struct KeyringEditing: Sendable {
             keyring.keks[index].history.note(old, at: now)
         }
         keyring.keks.append(.init(version: version, history: [StateChange(.active, at: now)], wraps: wraps))
-        try rewrapMetadata(&keyring, keys, under: unlocked)
+        if !keepsMetadata { try rewrapMetadata(&keyring, keys, under: unlocked) }
         return keys.replacing(keks: keys.keks + [unlocked], active: version)
     }
 

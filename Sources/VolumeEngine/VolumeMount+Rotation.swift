@@ -34,8 +34,12 @@ extension VolumeMount {
     ) throws(VolumeError) -> KeyVersion {
         let now = compromised ? Self.nextSecond() : Volume.now
         let version = try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, KeyVersion) in
-            var new = try editing.addKEK(to: &keyring, keys, old: compromised ? .compromised : .deactivated, now: now)
-            if compromised { new = try editing.addMetadataKey(to: &keyring, new, now: now) }
+            // Until a shredding has dropped them, copies of the keyring are not to have them under a KEK that outlives it.
+            let keepsMetadata = shred || keyring.pending.contains { $0.kind == .shred }
+            var new = try editing.addKEK(
+                to: &keyring, keys, old: compromised ? .compromised : .deactivated,
+                keepsMetadata: keepsMetadata, now: now)
+            if compromised || shred { new = try editing.addMetadataKey(to: &keyring, new, now: now) }
             let version = new.activeKEK.version
             // The newest rewrap includes those before it; what waits for another kind goes on.
             keyring.pending.removeAll { $0.kind == .rewrap || (shred && $0.kind == .shred) }
@@ -199,7 +203,7 @@ extension VolumeMount {
     }
 
     /// Takes the old metadata keys away: nothing may be sealed by them any more.
-    private func dropMetadataKeys(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) {
+    func dropMetadataKeys(_ zone: ZoneID, editing: KeyringEditing) throws(VolumeError) {
         guard let keyring = keyring(zone), keyring.metadataKeys.count > 1,
             let newest = keyring.metadataKeys.map(\.version).max()
         else { return }

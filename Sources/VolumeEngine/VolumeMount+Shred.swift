@@ -85,6 +85,8 @@ extension VolumeMount {
             active = try rotateKEK(zone, editing: editing, shred: true)
         }
         try rewrap(zone, control: control, threads: threads)
+        let rewrapped = control.progress.changed
+        try renewLinks(zone, editing: editing, control: control, threads: threads)
         guard !control.isCancelled, let before = keyring(zone) else { throw .lower(.interrupted, "shredding") }
         let old = before.keks.filter { $0.version < active && $0.state != .destroyed }
         let coverage = try coverage(zone, threads: threads)
@@ -105,12 +107,33 @@ extension VolumeMount {
         }
         return Shredded(
             destroyed: refused, versionKeys: versionKeys, refused: refused, active: active,
-            rewrapped: control.progress.changed, generation: keyring(zone)?.generation ?? 0)
+            rewrapped: rewrapped, generation: keyring(zone)?.generation ?? 0)
     }
 
-    /// Its files were all deleted before its KEK was made, and versions before that are left to destroy or to try.
+    /// Links, and attributes of what has no header, have no key of their own: what was deleted is under the metadata keys that the survivors
+    /// are under. So those are sealed by the new one, and the old ones dropped, before the KEKs go that wrap them.
+    private func renewLinks(
+        _ zone: ZoneID, editing: KeyringEditing, control: SweepControl, threads: Int
+    ) throws(VolumeError) {
+        guard !control.isCancelled, let keyring = keyring(zone), keyring.metadataKeys.count > 1 else { return }
+        let moves = volume.moves.begin()
+        defer { volume.moves.end(moves, volume.table) }
+        let sweep = ReencryptSweep(volume, zone, nil, scope: nil, control, threads: threads)
+        SweepWalk(volume: volume, visitor: sweep, control: control, moves: moves, threads: threads).run()
+        sweep.resealLinked()
+        guard !control.isCancelled else { return }
+        try flush("sealing links anew")
+        guard control.progress.failed == 0 else {
+            throw .incomplete(failed: control.progress.failed, control.failures)
+        }
+        try dropMetadataKeys(zone, editing: editing)
+    }
+
+    /// Its files were all deleted before its KEK and its metadata key were made, and versions before that are left to destroy or to try.
     private func canResume(_ zone: ZoneID, _ work: PendingWork) -> Bool {
         guard !work.flags.contains(.paused), let keyring = keyring(zone) else { return false }
+        // An older program made none.
+        guard keyring.metadataKeys.contains(where: { $0.created >= work.started }) else { return false }
         return keyring.keks.contains { $0.version < work.version && ($0.state != .destroyed || $0.isUnproven) }
     }
 

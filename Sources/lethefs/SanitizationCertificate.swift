@@ -68,7 +68,8 @@ struct SanitizationCertificate: Codable {
             verification: "each destroyed version was tried with the keyring as it was before; the token refused each")
         keys = [shredding]
         residual = [
-            "Ciphertext may remain in free blocks, snapshots and backups; no key opens it.",
+            "Ciphertext may remain in free blocks, snapshots and backups; no key opens contents, attributes or link targets in it.",
+            "Names of what was deleted from a directory that survives can be read from such a copy: directories keep their keys.",
             "A backup of the token itself, from before, would bring the version keys back.",
         ]
         if let linked = asked.deleted?.filesWithOtherNames, linked > 0 {

@@ -174,4 +174,35 @@ import VolumeFormat
         test.cmk.onDestroying(nil)
         #expect(try again().refused == [.first])
     }
+
+    /// Links have no key of their own: they get another metadata key, so that old copies of them open no more than those of files.
+    @Test func linksAreShredded() throws {
+        let test = try TestVolume()
+        _ = try RewrapTests.fill(test)
+        try test.mount.beginShredding(.root)
+        try test.unlink("link")
+        test.volume.forget(try test.makeLink("other", to: Array("survives".utf8)), count: 1)
+        test.cmk.onDestroying { () throws(RootError) in throw RootError(.timedOut, "test") }
+        #expect(failure(test) != nil)
+        test.cmk.onDestroying(nil)
+        _ = try finish(test, resuming: note(test))
+        #expect(test.mount.keyring(.root)?.metadataKeys.map(\.version.rawValue) == [2])
+        #expect(try test.mount.coverage(.root).metadata.keys.map(\.rawValue) == [2])
+        try test.remount()
+        #expect(try test.volume.readLink(try test.lookUp("other").inode) == Array("survives".utf8))
+    }
+
+    /// Until the links are sealed anew, no keyring holds their old metadata key under a KEK that outlives the shredding.
+    @Test func theOldMetadataKeyStaysUnderItsKEK() throws {
+        let test = try TestVolume()
+        let editing = RewrapTests.editing(test)
+        func holders() -> [UInt32]? { test.mount.keyring(.root)?.metadataKeys.map(\.kekVersion.rawValue) }
+        _ = try test.mount.rotateKEK(.root, editing: editing, shred: true)
+        #expect(holders() == [1, 2])
+        _ = try test.mount.rotateKEK(.root, editing: editing)
+        #expect(holders() == [1, 2])
+        try test.remount()
+        #expect(try finish(test, resuming: note(test)).destroyed == [.first])
+        #expect(holders()?.count == 1)
+    }
 }
