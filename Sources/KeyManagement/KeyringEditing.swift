@@ -128,12 +128,12 @@ package struct KeyringEditing: Sendable {
     ) throws(KeyringError) {
         precondition(!cmks.isEmpty)
         let old = keyring
-        for index in keyring.cmks.indices where keyring.cmks[index].isInUse {
-            keyring.cmks[index].history.note(.deactivated, at: now)
-        }
-        // The list is short: former CMKs give way, the oldest first.
+        // The list is short: former CMKs give way, the oldest first. Not those that become former ones now: their version keys are there.
         while keyring.cmks.count + cmks.count > ZoneKeyring.maximumCMKs {
             guard keyring.removeOldestCMK() else { throw .full }
+        }
+        for index in keyring.cmks.indices where keyring.cmks[index].isInUse {
+            keyring.cmks[index].history.note(.deactivated, at: now)
         }
         let first = keyring.cmks.count
         keyring.cmks += cmks.map { ZoneKeyring.CMK(uri: $0.uri, history: [StateChange(.active, at: now)]) }

@@ -48,10 +48,15 @@ extension ZoneKeyring.KEK {
 }
 
 extension ZoneKeyring {
-    /// A former CMK gives way, the oldest first, but none whose wraps are still to be tried. False where there is none.
+    /// A former CMK gives way, the oldest first, but none whose wraps are still to be tried; and, while version keys are left to destroy, none
+    /// that may have some and is not destroyed itself. False where there is none.
     mutating func removeOldestCMK() -> Bool {
         let tried = keks.filter(\.isUnproven).flatMap { $0.wraps.map { Int($0.cmk) } }
-        guard let oldest = cmks.indices.first(where: { !cmks[$0].isInUse && !tried.contains($0) }) else { return false }
+        let isPurging = pending.contains { $0.kind == .purge }
+        let oldest = cmks.indices.first { index in
+            !cmks[index].isInUse && !tried.contains(index) && (!isPurging || cmks[index].state == .destroyed)
+        }
+        guard let oldest else { return false }
         cmks.remove(at: oldest)
         for kek in keks.indices {
             for wrap in keks[kek].wraps.indices {

@@ -67,4 +67,40 @@ import VolumeFormat
         _ = try test.editing.destroyVersionKeys(.first, of: { test.keyring })
         #expect(test.editing.isRefused(.first, with: test.keyring))
     }
+
+    /// A former CMK beside which version keys are left to destroy stays in a full list: nobody would ask for them otherwise.
+    @Test func aFormerCMKThatIsStillNeeded() throws {
+        var test = try Case()
+        for round in 1..<ZoneKeyring.maximumCMKs {
+            var changed = test.keyring
+            try test.editing.replaceCMKs(of: &changed, with: [test.cmks[round % 8]], now: UInt64(round + 40))
+            changed.pending = [PendingWork(.purge, version: .first, started: 1)]
+            try test.commit(changed, test.keys)
+        }
+        #expect(test.keyring.cmks.count == ZoneKeyring.maximumCMKs)
+        var changed = test.keyring
+        #expect(throws: KeyringError.full) {
+            try test.editing.replaceCMKs(of: &changed, with: [test.cmks[7]], now: 90)
+        }
+        changed = test.keyring
+        changed.cmks[3].history.enter(.destroyed, at: 80)
+        try test.editing.replaceCMKs(of: &changed, with: [test.cmks[7]], now: 90)
+        try test.commit(changed, test.keys)
+        changed.pending = []
+        try test.editing.replaceCMKs(of: &changed, with: [test.cmks[6]], now: 91)
+    }
+
+    /// The CMKs that give way were former ones before: those that are replaced just now hold the version keys of this very keyring.
+    @Test func whatIsReplacedDoesNotGiveWay() throws {
+        var test = try Case(.anyOf, count: 8)
+        var changed = test.keyring
+        try test.editing.replaceCMKs(of: &changed, with: test.cmks, now: 40)
+        try test.commit(changed, test.keys)
+        #expect(throws: KeyringError.full) {
+            try test.editing.replaceCMKs(of: &changed, with: test.cmks + [test.cmks[0]], now: 41)
+        }
+        changed = test.keyring
+        try test.editing.replaceCMKs(of: &changed, with: test.cmks, now: 41)
+        #expect(changed.cmks.count == ZoneKeyring.maximumCMKs)
+    }
 }
