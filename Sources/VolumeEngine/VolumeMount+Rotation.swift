@@ -140,13 +140,12 @@ extension VolumeMount {
         volume.waitForKeyUsers()
     }
 
-    /// Changes how noted work is done; it is the one of the same kind, start and scope.
+    /// Changes how noted work is done.
     package func update(_ zone: ZoneID, _ work: PendingWork) throws(VolumeError) {
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
-            for index in keyring.pending.indices
-            where keyring.pending[index].kind == work.kind && keyring.pending[index].started == work.started
-                && keyring.pending[index].scope == work.scope
-            { keyring.pending[index] = work }
+            for index in keyring.pending.indices where keyring.pending[index].isSame(as: work) {
+                keyring.pending[index] = work
+            }
             return keys
         }
     }
@@ -163,7 +162,8 @@ extension VolumeMount {
         try requireFlushes()
         control.setRate(bytesPerSecond: UInt64(work.rate) * 1_000_000)
         control.setYields(work.flags.contains(.yields))
-        control.setPaused(work.flags.contains(.paused))
+        // Never the other way round: it may have been paused just now.
+        if work.flags.contains(.paused) { control.setPaused(true) }
         let limited = work.scope != PendingWork.wholeZone
         if !limited { control.expect(totals.withLock { $0[zone] } ?? count(zone, control, threads: threads)) }
         let moves = volume.moves.begin()

@@ -58,6 +58,11 @@ package struct PendingWork: Equatable, Sendable {
         self.init(.assign, version: KeyVersion(rawValue: source.rawValue), started: started, scope: scope)
     }
 
+    /// The same piece of work, however it is to be done now.
+    package func isSame(as other: PendingWork) -> Bool {
+        kind == other.kind && version == other.version && started == other.started && scope == other.scope
+    }
+
     /// Of an assignment: the zone that the tree comes from. `nil` of other work.
     package var source: ZoneID? { kind == .assign ? ZoneID(rawValue: version.rawValue) : nil }
 

@@ -229,16 +229,17 @@ struct Rotation {
                 .invalid, "no re-encryption is under way in zone \(zone.rawValue)", meaning: "Nothing was changed.")
         }
         return try reporting {
+            // The notes come first: a sweep that begins meanwhile has read its note after that, or is found by its control.
             switch action {
             case "cancel":
-                sweeps.control(zone, .reencrypt)?.cancel()
                 try mount.cancel(zone, .reencrypt)
+                sweeps.control(zone, .reencrypt)?.cancel()
             case "pause", "resume":
-                sweeps.control(zone, .reencrypt)?.setPaused(action == "pause")
                 for var one in work {
                     if action == "pause" { one.flags.insert(.paused) } else { one.flags.remove(.paused) }
                     try mount.update(zone, one)
                 }
+                sweeps.control(zone, .reencrypt)?.setPaused(action == "pause")
             default: throw Failure(.invalid, "not an action: \(action)")
             }
             note("zone \(zone.rawValue): re-encryption: \(action)")
@@ -254,8 +255,10 @@ struct Rotation {
         var first: (any Error)?
         for zone in mount.zoneKeyrings.map(\.zone) {
             guard let state = try? mount.volume.zone(zone), state.isOpen else { continue }
-            for work in mount.keyring(zone)?.pending ?? [] {
+            for listed in mount.keyring(zone)?.pending ?? [] {
                 guard !sweeps.isEnding else { return }
+                // The one before it took its time: it may have been ended since, or paused.
+                guard let work = noted(zone, listed) else { continue }
                 if work.flags.contains(.paused), !(orphans && work.kind == .shred) { continue }
                 // It is no orphan while its command deletes.
                 if work.kind == .shred, shreddings.isHeld(zone) { continue }
@@ -269,15 +272,23 @@ struct Rotation {
         if let first { throw first }
     }
 
+    /// A piece of work as it is listed now; `nil` when it is not.
+    private func noted(_ zone: ZoneID, _ work: PendingWork) -> PendingWork? {
+        mount.keyring(zone)?.pending.first { $0.isSame(as: work) }
+    }
+
     private func resume(_ zone: ZoneID, _ work: PendingWork) throws {
         switch work.kind {
         case .rewrap: try sweeps.run(zone, .rewrap) { try mount.rewrap(zone, control: $0) }
         case .purge: _ = try sweeps.run(zone, .keys) { _ in try mount.purge(zone, editing: editing) }
         case .assign: try resumeAssignment(zone, work)
         case .reencrypt:
-            let count = try sweeps.run(zone, .reencrypt) {
-                try mount.reencrypt(zone, work, editing: editing, control: $0)
+            let count = try sweeps.run(zone, .reencrypt) { control -> UInt64? in
+                // From here on who pauses it or ends it finds its control.
+                guard let work = noted(zone, work), !work.flags.contains(.paused) else { return nil }
+                return try mount.reencrypt(zone, work, editing: editing, control: control)
             }
+            guard let count else { return }
             note("zone \(zone.rawValue): \(count) files re-encrypted")
             finished(zone, count)
         case .shred: try resumeShredding(zone, work)

@@ -109,6 +109,31 @@ def paused_resumed_and_cancelled(volume):
     volume.check()
 
 
+@on_volume(limit=240, needs=["lethefs"])
+def what_is_cancelled_meanwhile_does_not_begin(volume):
+    """Two trees are to be re-encrypted, one after the other. While the first is under way, both are cancelled."""
+    volume.init().mount()
+    top = volume.mountpoint
+    for tree in "a", "b":
+        (top / tree).mkdir()
+        (top / tree / "big").write_bytes(os.urandom(8 << 20))
+        answer(volume, "reencrypt", top / tree, "--background", "--rate", "1")
+
+    def sweeps():
+        return answer(volume, "reencrypt", top, "--status")["sweeps"]
+
+    # Both are listed when the daemon looks what there is to do.
+    volume.unmount().mount()
+    wait_until(lambda: [sweep for sweep in sweeps() if sweep["sealedBytes"]], limit=20)
+    equal(answer(volume, "reencrypt", top, "--cancel")["pending"], [], "pending")
+    wait_until(lambda: not sweeps(), limit=2)
+    for _ in range(20):
+        equal(sweeps(), [], "sweeps")
+        time.sleep(0.1)
+    volume.unmount()
+    volume.check()
+
+
 def certificates_that_were_changed_are_found(volume, signed):
     def findings(change, *words):
         changed = json.loads(json.dumps(signed))
