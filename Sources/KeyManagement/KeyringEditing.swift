@@ -191,6 +191,16 @@ package struct KeyringEditing: Sendable {
 }
 
 extension ZoneKeyring {
+    /// Notes that version keys of a KEK version are to be destroyed. One note stands for all that there are, and is younger than the one
+    /// before, so that who is at that one does not take it for done.
+    package mutating func notePurge(of version: KeyVersion, now: UInt64) throws(KeyringError) {
+        let isSame = { (work: PendingWork) in work.kind == .purge && work.version == version }
+        let before = pending.filter(isSame).map(\.started).max()
+        pending.removeAll(where: isSame)
+        guard pending.count < PendingWork.maximumCount else { throw .full }
+        pending.append(PendingWork(.purge, version: version, started: max(now, before.map { $0 + 1 } ?? 0)))
+    }
+
     /// The KEK versions, destroyed or not, that old copies of this keyring open with nothing but the CMK: no version key
     /// guarded them.
     package var unguardedKEKs: [KeyVersion] {

@@ -280,8 +280,7 @@ extension VolumeMount {
         }
         try editKeyring(zone) { (keyring, keys) throws(KeyringError) -> (ZoneKeys, Void) in
             let new = try editing.destroyKEK(version, in: &keyring, keys, untilProven: untilProven, now: Volume.now)
-            guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
-            keyring.pending.append(PendingWork(.purge, version: version, started: Volume.now))
+            try keyring.notePurge(of: version, now: Volume.now)
             return (new, ())
         }
     }
@@ -316,8 +315,7 @@ extension VolumeMount {
             let now = Volume.now
             try editing.replaceCMKs(of: &keyring, with: cmks, now: now)
             for kek in keyring.keks where kek.state.mayDecrypt {
-                guard keyring.pending.count < PendingWork.maximumCount else { throw .full }
-                keyring.pending.append(PendingWork(.purge, version: kek.version, started: now))
+                try keyring.notePurge(of: kek.version, now: now)
             }
             return (keys, ())
         }

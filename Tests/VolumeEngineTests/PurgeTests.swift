@@ -35,4 +35,21 @@ import VolumeFormat
         let keys = try KeyringUnlocking(resolve: resolver([next])).unlock(keyring)
         #expect(keys.activeKEK.version == .first)
     }
+
+    /// A token that does not answer for long has one note for each version, however often it is tried.
+    @Test func oneNoteForAVersion() throws {
+        let test = try TestVolume()
+        let next = try (0..<5).map { try InMemoryCMK("test:\($0)") }
+        let editing = KeyringEditing(resolve: resolver([test.cmk] + next))
+        test.cmk.onDestroying { () throws(RootError) in throw RootError(.timedOut, "test") }
+        for cmk in next {
+            #expect(throws: VolumeError.self) {
+                _ = try test.mount.replaceCMKs(.root, with: [cmk], editing: editing)
+            }
+        }
+        #expect(test.mount.keyring(.root)?.pending.map(\.version) == [.first])
+        test.cmk.onDestroying(nil)
+        _ = try test.mount.purge(.root, editing: editing)
+        #expect(test.mount.keyring(.root)?.pending == [])
+    }
 }
