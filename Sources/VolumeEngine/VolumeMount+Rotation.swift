@@ -46,23 +46,30 @@ extension VolumeMount {
             guard keyring.pending.count + 2 <= PendingWork.maximumCount else { throw .full }
             keyring.pending.append(PendingWork(shred ? .shred : .rewrap, version: version, started: now))
             if compromised {
-                keyring.pending.append(PendingWork(.reencrypt, version: version, started: Self.nextSecond()))
+                // Its KEK's own date says that it is not dated yet.
+                keyring.pending.append(PendingWork(.reencrypt, version: version, started: now))
             }
             return (new, version)
         }
         volume.waitForKeyUsers()
-        if compromised { try dateFromNow(zone, version) }
+        if compromised { try dateUndated(zone) }
         return version
     }
 
-    /// The owner took its time over the new KEK; meanwhile files got DEKs that the old one wraps. Those are due, too.
-    private func dateFromNow(_ zone: ZoneID, _ version: KeyVersion) throws(VolumeError) {
+    /// The owner took its time over the new KEK; meanwhile files got DEKs that the old one wraps. Those are due, too. It comes once, after
+    /// a crash as well.
+    private func dateUndated(_ zone: ZoneID) throws(VolumeError) {
+        let isUndated = { (work: PendingWork, keyring: ZoneKeyring) in
+            let made = keyring.keks.first { $0.version == work.version }?.history.first?.at
+            return work.kind == .reencrypt && work.scope == PendingWork.wholeZone && work.started == made
+                && !work.flags.contains(.sparesAhead)
+        }
+        guard let before = keyring(zone), before.pending.contains(where: { isUndated($0, before) }) else { return }
         let now = Self.nextSecond()
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
-            for index in keyring.pending.indices
-            where keyring.pending[index].kind == .reencrypt && keyring.pending[index].version == version
-                && keyring.pending[index].scope == PendingWork.wholeZone
-            { keyring.pending[index].started = now }
+            for index in keyring.pending.indices where isUndated(keyring.pending[index], keyring) {
+                keyring.pending[index].started = max(now, keyring.pending[index].started + 1)
+            }
             return keys
         }
     }
@@ -70,6 +77,7 @@ extension VolumeMount {
     /// Wraps everything in a zone by its active KEK, and takes the note of it away when all is durable.
     package func rewrap(_ zone: ZoneID, control: SweepControl, threads: Int = 2) throws(VolumeError) {
         try requireFlushes()
+        try dateUndated(zone)
         control.expect(totals.withLock { $0[zone] })
         let moves = volume.moves.begin()
         defer { volume.moves.end(moves, volume.table) }

@@ -302,4 +302,44 @@ import VolumeFormat
         return try test.mount.reencrypt(.root, work, editing: editing, control: SweepControl())
     }
 
+    /// The daemon dies between a compromised KEK's successor and the date of the re-encryption that follows: what was made until then is due.
+    @Test func aCrashBeforeACompromisedKEKIsDated() throws {
+        let test = try TestVolume()
+        let failure = Mutex<String?>("not made")
+        let (volume, top) = (test.volume, test.top)
+        FaultInjection.arm(nth: 1, of: [.fsync]) {
+            usleep(2_300_000)
+            let made = DispatchSemaphore(value: 0)
+            Thread.detachNewThread {
+                do {
+                    try Array("meanwhile".utf8).withUnsafeBytes { (name) throws in
+                        let file = try volume.create(top, name, mode: 0o644, flags: O_RDWR, TestVolume.root)
+                        volume.closeContent(file.content)
+                    }
+                    failure.withLock { $0 = nil }
+                } catch { failure.withLock { $0 = "\(error)" } }
+                made.signal()
+            }
+            _ = made.wait(timeout: .now() + 5)
+            // The keyring with the new KEK is stored, and then no more.
+            FaultInjection.arm(nth: 2, of: [.renameat2], fault: .errno(.io), repeats: true)
+        }
+        #expect(throws: VolumeError.self) {
+            _ = try test.mount.rotateKEK(.root, editing: RewrapTests.editing(test), compromised: true)
+        }
+        FaultInjection.disarm()
+        #expect(failure.withLock { $0 } == nil)
+        try test.crash()
+        #expect(test.mount.keyring(.root)?.pending.map(\.kind) == [.rewrap, .reencrypt])
+        let cancelled = SweepControl()
+        cancelled.cancel()
+        try test.mount.rewrap(.root, control: cancelled)
+        let dated = test.mount.keyring(.root)?.pending
+        // Once: a rewrap that is tried again does not have everything encrypted again.
+        try test.mount.rewrap(.root, control: cancelled)
+        #expect(test.mount.keyring(.root)?.pending == dated)
+        try test.mount.rewrap(.root, control: SweepControl())
+        #expect(try reencrypt(test) == 1)
+    }
+
 }
