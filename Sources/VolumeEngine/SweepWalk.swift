@@ -203,8 +203,13 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
                 let name = entry.name.map { CChar(bitPattern: $0) } + [0]
                 var type = entry.type
                 if type == UInt8(DT_UNKNOWN) {
-                    guard let info = try? directory.place.stat(name) else { return true }
-                    type = UInt8((info.st_mode & mode_t(S_IFMT)) >> 12)
+                    do throws(Errno) {
+                        let info = try directory.place.stat(name)
+                        type = UInt8((info.st_mode & mode_t(S_IFMT)) >> 12)
+                    } catch {
+                        note(error, directory.path(name))
+                        return true
+                    }
                 }
                 if type == UInt8(DT_DIR) { below.append(name) } else { others.append(Found(name: name, type: type)) }
                 return true
