@@ -80,7 +80,8 @@ final class ReencryptSweep: SweepVisitor {
     func visitFile(_ entry: SweepEntry, thread: Int) throws(Errno) {
         guard let due else { return }
         var unused = 0
-        guard control.pace(bytes: 0, lastUses: &unused) else { return }
+        // Who is paused, for days perhaps, keeps no files open.
+        guard control.pace(bytes: 0, lastUses: &unused, whilePaused: { finish(thread: thread) }) else { return }
         let inside = try isInScope(entry)
         let inode = try entry.inode(volume)
         guard inode.kind == .regular else { return volume.table.release(inode) }
@@ -114,7 +115,7 @@ final class ReencryptSweep: SweepVisitor {
             note(bytes: UInt64(Geometry.pageSize))
             _ = control.pace(
                 bytes: UInt64(Geometry.pageSize), worked: SweepControl.nanoseconds - start, uses: volume.buffers.uses,
-                lastUses: &uses)
+                lastUses: &uses, waitsForPause: false)
         case .stored(let version), .underway(let version), .full(let version):
             kept = true
             add(
@@ -137,10 +138,12 @@ final class ReencryptSweep: SweepVisitor {
     }
 
     private func add(_ work: Work, _ thread: Int) {
+        // A pause stops in the middle of a large one, and none waits for it then.
+        if work.content.size >= Self.largeBytes { finish(thread: thread) }
         let isFull = batches.withLock { batches in
             batches[thread, default: []].append(work)
             let batch = batches[thread, default: []]
-            return batch.count >= Self.batchFiles || batch.contains { $0.content.size >= Self.batchBytes }
+            return batch.count >= Self.batchFiles || batch.contains { $0.content.size >= Self.largeBytes }
                 || batch.reduce(0) { $0 + $1.content.size } >= Self.batchBytes
         }
         if isFull { finish(thread: thread) }
@@ -234,6 +237,8 @@ final class ReencryptSweep: SweepVisitor {
         let shared = Shared()
         let (volume, control, content) = (volume, control, work.content)
         let step = UInt64(Self.chunkPages)
+        // The others of a batch are finished first: see `visitFile`.
+        let isLarge = content.size >= Self.largeBytes
         let body: @Sendable (Int) -> Void = { _ in
             let buffer = volume.buffers.takeForSweep()
             defer { volume.buffers.give(buffer) }
@@ -255,11 +260,13 @@ final class ReencryptSweep: SweepVisitor {
                     let worked = SweepControl.nanoseconds - start
                     // A revocation does not wait for who is paused.
                     buffer.wipe()
-                    _ = control.pace(bytes: UInt64(sealed), worked: worked, uses: volume.buffers.uses, lastUses: &uses)
+                    _ = control.pace(
+                        bytes: UInt64(sealed), worked: worked, uses: volume.buffers.uses, lastUses: &uses,
+                        waitsForPause: isLarge)
                 } catch { shared.failure.withLock { $0 = error } }
             }
         }
-        PlainThread.run(content.size >= Self.largeBytes ? threads : 1, body)
+        PlainThread.run(isLarge ? threads : 1, body)
         if let failure = shared.failure.withLock({ $0 }) { throw failure }
         return !control.isCancelled
     }

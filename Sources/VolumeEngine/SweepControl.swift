@@ -88,9 +88,16 @@ package final class SweepControl: Sendable {
 
     /// Called between two pieces of work, with no lock held: waits while the sweep is paused, too fast, or in the way of programs.
     /// `worked` is how long the last piece took, in nanoseconds; `uses` counts the programs' requests (see `BufferPool.uses`).
-    /// False when the sweep is to end.
-    func pace(bytes: UInt64, worked: UInt64 = 0, uses: Int? = nil, lastUses: inout Int) -> Bool {
-        while isPaused, !isCancelled { usleep(Self.tick) }
+    /// False when the sweep is to end. Without `waitsForPause` a pause is left to a later call; `whilePaused` is called once at least before
+    /// it is waited for.
+    func pace(
+        bytes: UInt64, worked: UInt64 = 0, uses: Int? = nil, lastUses: inout Int, waitsForPause: Bool = true,
+        whilePaused: () -> Void = {}
+    ) -> Bool {
+        while isPaused, waitsForPause, !isCancelled {
+            whilePaused()
+            usleep(Self.tick)
+        }
         if yielding.load(ordering: .relaxed), let uses {
             let active = uses != lastUses
             lastUses = uses

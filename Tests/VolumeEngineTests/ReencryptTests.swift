@@ -342,4 +342,35 @@ import VolumeFormat
         #expect(try reencrypt(test) == 1)
     }
 
+    /// A sweep that is paused holds no file: they can be removed, and their room is free.
+    @Test func aPausedSweepHoldsNoFiles() throws {
+        let test = try TestVolume()
+        for number in 0..<20 { try test.write(Name("file\(number)"), [UInt8](repeating: 1, count: 20_000)) }
+        let inodes = try (0..<20).map { try test.lookUp(Name("file\($0)")).inode }
+        let work = try begin(test)
+        let (mount, editing) = (test.mount, RewrapTests.editing(test))
+        let control = SweepControl()
+        let ended = DispatchSemaphore(value: 0)
+        let count = Mutex<UInt64>(0)
+        Thread.detachNewThread {
+            FaultInjection.arm(nth: 8, of: [.pwrite]) { control.setPaused(true) }
+            do {
+                let done = try mount.reencrypt(.root, work, editing: editing, control: control, threads: 1)
+                count.withLock { $0 = done }
+            } catch { Issue.record(error) }
+            FaultInjection.disarm()
+            ended.signal()
+        }
+        let deadline = Date.now + 10
+        while !control.isPaused, Date.now < deadline { usleep(1000) }
+        usleep(100_000)
+        while test.volume.keysHeld(by: inodes) > 0, Date.now < deadline { usleep(1000) }
+        #expect(control.isPaused && test.volume.keysHeld(by: inodes) == 0)
+        #expect(control.progress.files < 20)
+        control.setPaused(false)
+        ended.wait()
+        #expect(count.withLock { $0 } == 20)
+        #expect(try test.mount.coverage(.root).mixed == 0)
+        #expect(test.check().findings.isEmpty)
+    }
 }
