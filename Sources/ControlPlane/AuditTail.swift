@@ -47,8 +47,14 @@ struct AuditTail {
         }
         let start = max(headFound ? places.head?.end ?? 0 : 0, rememberedFound ? places.remembered?.end ?? 0 : 0)
         let isSearching = places.head != nil && !headFound || !rememberedFound
-        try read(file, from: isSearching ? 0 : start, places.head, places.remembered)
-        guard last == nil, !isSearching else { return }
+        if isSearching {
+            try read(file, from: 0, places.head, places.remembered)
+            // The other was not found so far: the log's end is known from the one that stands.
+            guard isOverlong, end < start else { return }
+            (last, torn, isOverlong) = (nil, [], false)
+        }
+        try read(file, from: start, places.head, places.remembered)
+        guard last == nil else { return }
         last = try Self.record(before: start, in: file)
         end = start
     }

@@ -75,14 +75,15 @@ struct Revocation {
             Deadline.run(seconds: Self.purgeSeconds, mustRun: true) {
                 // What a lookup under way has given the kernel since the drain.
                 _ = kernel.expireNames()
-                return kernel.purge(nodes(last))
+                return kernel.purge(nodes(last), inPieces: true)
             } ?? false
         let purged = elapsed()
         // Not before: it waits for whoever serves a request, in any zone.
         let areWiped = Deadline.run(seconds: Self.wipeSeconds) { kernel.wipeRequests() } ?? false
         // Attributes of before may have come to the kernel after the purge, and let a write follow.
         let isPurgedAgain =
-            Deadline.run(seconds: Self.wipeSeconds, mustRun: true) { kernel.purge(files(last)) } ?? false
+            Deadline.run(seconds: Self.wipeSeconds, mustRun: true) { kernel.purge(files(last), inPieces: true) }
+            ?? false
 
         let outcome = canary.check()
         let count = last.count
@@ -103,7 +104,7 @@ struct Revocation {
         let volume = mount.volume
         let inodes = volume.retainInodes(of: zone)
         let release: @Sendable () -> Void = { volume.release(inodes) }
-        _ = Deadline.run(seconds: Self.purgeSeconds, mustRun: true) { kernel.purge(files(inodes)) }
+        _ = Deadline.run(seconds: Self.purgeSeconds, mustRun: true) { kernel.purge(files(inodes), inPieces: true) }
         if !PlainThread.detach(release) { release() }
     }
 
@@ -116,15 +117,15 @@ struct Revocation {
         kernel.invalidateAttributes(inodes.map(\.node))
         // What nobody writes to goes at once; the rest when it is stored. Directories have nothing to store: this, and what is purged when
         // the zone is closed, is for them.
-        kernel.purge(nodes(volume.clean(inodes)))
+        kernel.purge(nodes(volume.clean(inodes)), inPieces: false)
         let flushed = flush(root)
-        kernel.purge(files(inodes))
+        kernel.purge(files(inodes), inPieces: false)
         // What was under way may have been added meanwhile.
         let all = volume.retainInodes(of: zone)
         defer { volume.release(all) }
         expireNames(all)
         let isStored = Self.patiently(from: start) {
-            let isPurged = kernel.purge(files(all))
+            let isPurged = kernel.purge(files(all), inPieces: false)
             return volume.settle(all) && isPurged
         }
         return isStored && flushed

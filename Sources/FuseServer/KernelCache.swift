@@ -20,8 +20,8 @@ package final class KernelCache: KernelCaching, @unchecked Sendable {
             .run()
     }
 
-    package func purge(_ nodes: [CachedNode]) -> Bool {
-        pages.purge(nodes) { [self] pieces, late in
+    package func purge(_ nodes: [CachedNode], inPieces: Bool) -> Bool {
+        pages.purge(nodes, inPieces: inPieces) { [self] pieces, late in
             work(pieces.count, late: late) { session, index in
                 for call in pieces[index].calls {
                     _ = fuse_lowlevel_notify_inval_inode(

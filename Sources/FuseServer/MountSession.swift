@@ -89,6 +89,12 @@ package final class MountSession: @unchecked Sendable {
     /// /dev/fuse, as long as the session runs.
     var device: Int32 { fuse_session_fd(session) }
 
+    /// The mount is there still, if only for those who have something open. Once it is not, its number is another mount's.
+    private var isConnected: Bool {
+        var entry = pollfd(fd: device, events: 0, revents: 0)
+        return poll(&entry, 1, 0) == 0
+    }
+
     /// Serves until the mount is taken away or a signal ends it; then unmounts. Returns when no request is under way.
     package func run() throws(Failure) {
         lethefs_set_signal_handlers(session)
@@ -106,11 +112,11 @@ package final class MountSession: @unchecked Sendable {
         // Nobody serves any more: a purge that waits for a request would wait for ever.
         var isIdle = kernelCache.end(withinSeconds: 1)
         if !isIdle {
-            connection?.abort()
+            if isConnected { connection?.abort() }
             isIdle = kernelCache.end(withinSeconds: 20)
         }
         // It goes by the path, where somebody else's mount may be by now. One whose connection has ended it leaves alone.
-        if let connection, !connection.isReached(by: mountPoint) { connection.abort() }
+        if let connection, isConnected, !connection.isReached(by: mountPoint) { connection.abort() }
         fuse_session_unmount(session)
         // A thread that a program holds up in the kernel (`PatientWork`) has it as long as the process lives.
         if isIdle { fuse_session_destroy(session) }

@@ -11,14 +11,23 @@ struct NodePurge {
     }
 
     let highest: UInt64
+    /// Programs may hold up more nodes than there are threads for.
+    private static let mostAttempts = 8
 
     func run(_ device: Int32) -> Outcome {
         let known = Counter()
-        let work = PatientWork(Int(clamping: highest)) { index in
-            if lethefs_device_purge(device, UInt64(index) + 1) == 0 { known.value.add(1, ordering: .relaxed) }
+        var left = 0
+        var nodes = 1..<highest + 1
+        for _ in 0..<Self.mostAttempts where !nodes.isEmpty {
+            let first = nodes.lowerBound
+            let work = PatientWork(Int(clamping: nodes.count)) { index in
+                if lethefs_device_purge(device, first + UInt64(index)) == 0 { known.value.add(1, ordering: .relaxed) }
+            }
+            if work.run() == 0 { return Outcome(known: known.value.load(ordering: .relaxed), left: left) }
+            nodes = first + UInt64(work.notBegun.lowerBound)..<nodes.upperBound
+            left += work.hanging.count
         }
-        let left = work.run()
-        return Outcome(known: known.value.load(ordering: .relaxed), left: left)
+        return Outcome(known: known.value.load(ordering: .relaxed), left: left + nodes.count)
     }
 
     private final class Counter: Sendable {

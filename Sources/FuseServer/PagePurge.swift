@@ -36,32 +36,52 @@ final class PagePurge: Sendable {
     private static let large: UInt64 = 1 << 20
     private static let small: UInt64 = 1 << 16
     private static let mostPieces: UInt64 = 1 << 16
+    /// Each takes a second or two when the kernel is held up, at dozens of pieces.
+    private static let mostAttempts = 4
+    /// Microseconds: shorter than for whole nodes, since there is little in one, and what is late comes all the same.
+    private static let isLost: UInt64 = 250_000
 
     /// What threads from before still hang at: it need not be begun again. Leaf lock.
     private let hanging = Mutex<Set<Piece>>([])
 
-    /// True when all pages are gone.
-    func purge(_ nodes: [CachedNode], _ begin: Begin) -> Bool {
-        let late = Set(attempt(nodes.map { Piece(node: $0.number, start: 0, length: 0) }, begin).map(\.node))
+    /// True when all pages are gone. Without `inPieces` those of a node that takes long are left to the thread that hangs at it.
+    func purge(_ nodes: [CachedNode], inPieces: Bool, _ begin: Begin) -> Bool {
+        let whole = nodes.map { Piece(node: $0.number, start: 0, length: 0) }
+        let late = Set(hung(whole, lostAfter: PatientWork.isLost, begin).map(\.node))
         guard !late.isEmpty else { return true }
+        guard inPieces else { return false }
         var pieces = nodes.filter { late.contains($0.number) }.flatMap(Self.pieces)
-        while !pieces.isEmpty { pieces = attempt(pieces, begin).flatMap(Self.parts) }
+        while !pieces.isEmpty { pieces = hung(pieces, lostAfter: Self.isLost, begin).flatMap(Self.parts) }
         return false
     }
 
-    /// Those that are left.
-    private func attempt(_ pieces: [Piece], _ begin: Begin) -> [Piece] {
+    /// Those at which the kernel is held up. Where they are so many that others could not be begun, those come then.
+    private func hung(_ pieces: [Piece], lostAfter: UInt64, _ begin: Begin) -> [Piece] {
+        var (hung, waiting) = ([Piece](), pieces)
+        for _ in 0..<Self.mostAttempts where !waiting.isEmpty {
+            let (held, left) = attempt(waiting, lostAfter, begin)
+            hung += held
+            waiting = left
+        }
+        return hung + waiting
+    }
+
+    private func attempt(
+        _ pieces: [Piece], _ lostAfter: UInt64, _ begin: Begin
+    ) -> (hung: [Piece], left: [Piece]) {
         let known = hanging.withLock { $0 }
         let old = known.isEmpty ? [] : pieces.filter(known.contains)
         let new = old.isEmpty ? pieces : pieces.filter { !known.contains($0) }
         let work = begin(new) { [self] index in hanging.withLock { _ = $0.remove(new[index]) } }
-        guard work.run() > 0 else { return old }
+        guard work.run(lostAfterMicroseconds: lostAfter) > 0 else { return (old, []) }
+        // In this order: a thread that comes back begins another.
+        let left = work.notBegun
         let held = work.hanging
         hanging.withLock { hanging in for index in held { hanging.insert(new[index]) } }
         // What was done before it was noted has called in vain.
         let still = work.hanging
         hanging.withLock { hanging in for index in held.subtracting(still) { hanging.remove(new[index]) } }
-        return old + held.map { new[$0] } + new[work.notBegun]
+        return (old + held.map { new[$0] }, Array(new[left]))
     }
 
     /// Beyond the size that the daemon knows, programs may have written as much as they may leave unwritten.

@@ -35,6 +35,11 @@ package struct KeyringEditing: Sendable {
         return keys.replacing(keks: keys.keks + [unlocked], active: version)
     }
 
+    /// Wraps every metadata key by the active KEK: what kept them under older ones is over.
+    package func gatherMetadataKeys(of keyring: inout ZoneKeyring, _ keys: ZoneKeys) throws(KeyringError) {
+        try rewrapMetadata(&keyring, keys, under: keys.activeKEK)
+    }
+
     /// Wraps every metadata key by `kek`, so that older versions can go.
     private func rewrapMetadata(
         _ keyring: inout ZoneKeyring, _ keys: ZoneKeys, under kek: UnlockedKEK

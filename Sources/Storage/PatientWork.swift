@@ -12,9 +12,12 @@ package final class PatientWork: Sendable {
     private static let share = 2048
     /// With those that hang.
     private static let mostThreads = 64
-    /// Without one item done, so many microseconds make another thread join, and so many make the rest lost ones.
+    /// Without one item done, so many microseconds make another thread join, or so many where several hang; and so many, since the last one has
+    /// joined, make the rest lost ones.
     private static let hangs: UInt64 = 50_000
-    private static let isLost: UInt64 = 1_000_000
+    private static let hangsAgain: UInt64 = 10_000
+    private static let several = 8
+    package static let isLost: UInt64 = 1_000_000
 
     private let count: Int
     private let body: @Sendable (Int) -> Void
@@ -40,24 +43,28 @@ package final class PatientWork: Sendable {
     package var notBegun: Range<Int> { min(next.load(ordering: .relaxed), count)..<count }
 
     /// Returns when it is done for all, or for all but those at which it hangs: how many those are, and what could not be begun for them.
-    package func run() -> Int {
+    package func run(lostAfterMicroseconds: UInt64 = PatientWork.isLost) -> Int {
         guard count > 0 else { return 0 }
         var started = 0
         for _ in 0..<min(Self.threads, 1 + count / Self.share) where start() { started += 1 }
         // No thread can be had: rather here, where one that hangs is waited for, than not at all.
         if started == 0 { work() }
         var (seen, since, joined, pause) = (0, Self.microseconds, Self.microseconds, UInt32(20))
+        var isWithoutThreads = false
         while true {
             let now = Self.microseconds
             let finished = done.load(ordering: .acquiring)
             if finished == count { return 0 }
             if finished != seen {
                 (seen, since, joined, pause) = (finished, now, now, 20)
-            } else if now - since >= Self.isLost {
+            } else if now - max(since, joined) >= lostAfterMicroseconds {
                 isGivenUp.store(true, ordering: .sequentiallyConsistent)
                 return count - finished
-            } else if now - joined >= Self.hangs, started < Self.mostThreads, next.load(ordering: .relaxed) < count {
-                if start() { started += 1 }
+            } else if now - joined >= (started < Self.several ? Self.hangs : Self.hangsAgain),
+                started < Self.mostThreads,
+                next.load(ordering: .relaxed) < count, !isWithoutThreads
+            {
+                if start() { started += 1 } else { isWithoutThreads = true }
                 joined = now
             }
             usleep(pause)

@@ -15,9 +15,9 @@ package protocol KernelCaching: Sendable {
     /// Attributes of these nodes are asked for again before they are next used, even for a write into the page cache.
     func invalidateAttributes(_ nodes: [UInt64])
     /// Pages, mappings, attributes, listings and link targets of these nodes go; what is dirty is written first, and awaited. False when the kernel was held up
-    /// at a page of one of them; all other pages are gone then.
+    /// at a page of one of them: all other nodes are done then, and with `inPieces`, which takes seconds more, its other pages.
     @discardableResult
-    func purge(_ nodes: [CachedNode]) -> Bool
+    func purge(_ nodes: [CachedNode], inPieces: Bool) -> Bool
     /// What requests and replies lay in, on their way between the kernel and this process, is zeroed; those that are being served do so when
     /// they are answered. Waits for them, two seconds at the most; false when some are still being served then.
     func wipeRequests() -> Bool

@@ -9,18 +9,18 @@ final class MoveLog: Sendable {
         fileprivate static let limit = 1 << 16
 
         fileprivate struct State {
-            var inodes: [Inode] = []
+            var inodes: [ObjectIdentifier: Inode] = [:]
             var missed = false
         }
 
         // Leaf lock.
         fileprivate let state = Mutex(State())
 
-        /// What moved since the last call, each with a reference for the caller to release; `missed` when that is not all.
+        /// What moved since the last call, each once, with a reference for the caller to release; `missed` when that is not all.
         func take() -> (inodes: [Inode], missed: Bool) {
             state.withLock { state in
                 defer { state = State() }
-                return (state.inodes, state.missed)
+                return (Array(state.inodes.values), state.missed)
             }
         }
     }
@@ -59,7 +59,7 @@ final class MoveLog: Sendable {
                         state.missed = true
                         return
                     }
-                    state.inodes.append(inode)
+                    if state.inodes.updateValue(inode, forKey: ObjectIdentifier(inode)) != nil { table.release(inode) }
                 }
             }
         }

@@ -100,12 +100,15 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
     /// Visits everything once.
     func run() {
         walk(from: start.map { .found($0) } ?? .directory(nil, []))
+        // Files and directories that were looked at since they had moved: nothing is left to do at them, wherever they go, so that a program
+        // that renames for ever keeps no sweep from its end. What gets the number of one that is gone was made since the sweep began.
+        var settled: Set<InodeKey> = []
         for _ in 0..<Self.maximumRounds where !control.isCancelled {
             let (inodes, missed) = takeMoves()
             if missed { walkAgain() }
             if inodes.isEmpty, !missed { return }
             for inode in inodes {
-                revisit(inode)
+                if !settled.contains(inode.key), revisit(inode) { settled.insert(inode.key) }
                 volume.table.release(inode)
             }
             visitor.finish(thread: 0)
@@ -129,21 +132,24 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         }
     }
 
-    private func revisit(_ inode: Inode) {
-        guard !control.isCancelled else { return }
+    /// True where it need not be done again. Of a link the names count, too.
+    private func revisit(_ inode: Inode) -> Bool {
+        guard !control.isCancelled else { return false }
         switch inode.kind {
         case .directory:
-            do throws(Errno) { walk(from: .found(try volume.sweptDirectory(inode))) } catch {
-                note(error, "(moved meanwhile, lower inode \(inode.number))")
-            }
+            do throws(Errno) {
+                walk(from: .found(try volume.sweptDirectory(inode)))
+                return true
+            } catch { note(error, "(moved meanwhile, lower inode \(inode.number))") }
         case .regular where visitor.wants(inode.zone):
-            attempt(.moved(inode)) { (entry) throws(Errno) in try visitor.visitFile(entry, thread: 0) }
+            return attempt(.moved(inode)) { (entry) throws(Errno) in try visitor.visitFile(entry, thread: 0) }
         case .symbolicLink where visitor.wants(inode.zone), .special where visitor.wants(inode.zone):
             attempt(.moved(inode)) { (entry) throws(Errno) in
                 try visitor.visitOther(entry, isLink: inode.kind == .symbolicLink, thread: 0)
             }
         default: break
         }
+        return false
     }
 
     private func walk(from first: Item) {
@@ -236,14 +242,19 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         }
     }
 
-    private func attempt(_ entry: SweepEntry, _ body: (SweepEntry) throws(Errno) -> Void) {
+    @discardableResult
+    private func attempt(_ entry: SweepEntry, _ body: (SweepEntry) throws(Errno) -> Void) -> Bool {
         do throws(Errno) {
             do throws(Errno) { try body(entry) } catch {
                 guard error == .stale, try volume.findAgain(entry) else { throw error }
                 // It was remembered by a name that it has lost.
                 try body(entry)
             }
-        } catch { note(error, entry.path) }
+            return true
+        } catch {
+            note(error, entry.path)
+            return false
+        }
     }
 
     private func note(_ error: Errno, _ path: @autoclosure () -> String) {

@@ -22,7 +22,7 @@ extension Volume {
         }
     }
 
-    /// Runs `body` meanwhile; `nil` where it is another's, or the mode keeps its owner from nothing (of `bits`). `body` lifts no other mode.
+    /// Runs `body` meanwhile; `nil` where it is another's. A mode that keeps its owner from nothing (of `bits`) stays. `body` lifts no other.
     func withLiftedMode<R>(
         _ node: Descriptor, needing bits: mode_t? = nil, _ body: () throws(Errno) -> R
     ) throws(Errno) -> R? {
@@ -35,7 +35,11 @@ extension Volume {
             let isDirectory = info.st_mode & mode_t(S_IFMT) == mode_t(S_IFDIR)
             let all: mode_t = isDirectory ? 0o700 : 0o600
             let needed = bits ?? all
-            guard mode & needed != needed else { return }
+            // As it is: somebody has changed it meanwhile, or it is not the mode that keeps him out.
+            guard mode & needed != needed else {
+                result = Result { () throws(Errno) in try body() }
+                return
+            }
             try Lower.changeMode(node, to: mode | all)
             result = Result { () throws(Errno) in try body() }
             try Lower.changeMode(node, to: mode)

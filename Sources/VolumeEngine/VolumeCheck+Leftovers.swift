@@ -44,8 +44,16 @@ extension VolumeCheck {
                 } else if name == ReservedName.lostAndFound {
                     noteOthers(directory, name)
                 } else if name.hasPrefix(ReservedName.temporary) {
-                    noteOthers(directory, name)
-                    leftOver(path, .temporary) { () throws(Errno) in try removeTemporary(directory, name) }
+                    let isDirectory = try Lower.stat(directory, name).st_mode & mode_t(S_IFMT) == mode_t(S_IFDIR)
+                    if isDirectory { noteOthers(directory, name) }
+                    leftOver(path, .temporary) { () throws(Errno) in
+                        // The others are headers and links that were to take the places of others.
+                        if isDirectory {
+                            try removeTemporary(directory, name)
+                        } else {
+                            try Lower.unlink(directory, name)
+                        }
+                    }
                 }
             }
         }

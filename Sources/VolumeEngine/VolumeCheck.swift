@@ -73,6 +73,9 @@ package final class VolumeCheck: Sendable {
         package var salvaged = 0
         /// Something lies where the walk does not go, a file of the volume perhaps: what belongs to files that were not met stays.
         package var holdsOthers = false
+
+        /// Everything was read, and nothing in the volume is damaged or closed. What could not be copied out says nothing of it.
+        package var sawAll: Bool { closed.isEmpty && findings.allSatisfy { $0.object == "salvage" } }
     }
 
     let volume: Volume
@@ -185,7 +188,7 @@ package final class VolumeCheck: Sendable {
     }
 
     /// Everything was read, and nothing is damaged or closed.
-    var sawAll: Bool { report.withLock { $0.findings.isEmpty && $0.closed.isEmpty } }
+    var sawAll: Bool { report.withLock { $0.sawAll } }
 
     var holdsOthers: Bool { report.withLock { $0.holdsOthers } }
 

@@ -267,7 +267,7 @@ extension VolumeMount {
             throw .stillProtects(version, count: count.objects, paths: count.paths)
         }
         // A count does not make up for a rewrap that has not met everything: both have to say that nothing needs the version.
-        guard keyring(zone)?.pending.contains(where: { $0.kind == .rewrap }) != true else {
+        guard keyring(zone)?.pending.contains(where: { $0.kind == .rewrap || $0.kind == .shred }) != true else {
             throw .rewrapPending
         }
         try destroy(zone, version, editing: editing)

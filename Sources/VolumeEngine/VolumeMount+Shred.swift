@@ -60,12 +60,23 @@ extension VolumeMount {
     }
 
     /// Nothing was deleted: the note goes, and those that it took the place of are there again.
-    package func cancelShredding(_ zone: ZoneID, restoring replaced: [PendingWork]) throws(VolumeError) {
+    package func cancelShredding(
+        _ zone: ZoneID, restoring replaced: [PendingWork], editing: KeyringEditing
+    ) throws(VolumeError) {
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
             keyring.pending.removeAll { $0.kind == .shred && $0.flags.contains(.paused) }
             keyring.pending += replaced.prefix(max(0, PendingWork.maximumCount - keyring.pending.count))
+            try gatherMetadataKeys(of: &keyring, keys, editing)
             return keys
         }
+    }
+
+    /// Those that a KEK rotation has left under older KEKs for the sake of a shredding, if none is noted any more.
+    private func gatherMetadataKeys(
+        of keyring: inout ZoneKeyring, _ keys: ZoneKeys, _ editing: KeyringEditing
+    ) throws(VolumeError) {
+        guard !keyring.pending.contains(where: { $0.kind == .shred }) else { return }
+        do throws(KeyringError) { try editing.gatherMetadataKeys(of: &keyring, keys) } catch { throw .keyring(error) }
     }
 
     /// Makes a new KEK, wraps the survivors by it, destroys all versions before it in keyring and tokens, and tries the wraps that
@@ -103,6 +114,7 @@ extension VolumeMount {
         try changeKeyring(zone) { (keyring, keys) throws(VolumeError) in
             editing.forgetProven(refused, in: &keyring)
             keyring.pending.removeAll { $0.kind == .shred && $0.version == active && !$0.flags.contains(.paused) }
+            try gatherMetadataKeys(of: &keyring, keys, editing)
             return keys
         }
         return Shredded(

@@ -132,7 +132,7 @@ extension Rotation {
 
     private static func counted(_ keyring: ZoneKeyring, _ coverage: Coverage) -> CoverageReport.Zone {
         // Until it is done, not everything is known to be counted.
-        let isRewrapped = !keyring.pending.contains { $0.kind == .rewrap }
+        let isRewrapped = !keyring.pending.contains { $0.kind == .rewrap || $0.kind == .shred }
         let keks = keyring.keks.map { kek in
             let count = coverage.keks[kek.version] ?? .init()
             return CoverageReport.KEK(
@@ -143,7 +143,7 @@ extension Rotation {
                     "\(Self.name(wrap.wrap)), CMK \(wrap.cmk)\(wrap.share > 0 ? ", share \(wrap.share)" : "")"
                 },
                 mayRetire: kek.state != .active && kek.state.mayDecrypt && count.objects == 0 && coverage.failed == 0
-                    && isRewrapped)
+                    && isRewrapped && !keyring.metadataKeys.contains { $0.kekVersion == kek.version })
         }
         let cmks = keyring.cmks.enumerated().map { index, cmk in
             var fact = CoverageReport.CMK(uri: cmk.uri, state: cmk.state.name)

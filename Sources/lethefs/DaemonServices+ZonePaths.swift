@@ -8,6 +8,7 @@ import VolumeFormat
 extension DaemonServices {
     /// Longer than that no command that takes keys away waits for the lower storage.
     private static let lookUpSeconds = 5.0
+    private static let listSeconds = 2.0
 
     /// The zone that `zone` numbers, or to which `path` leads.
     func zone(_ arguments: [String: String]) throws -> ZoneID {
@@ -49,7 +50,11 @@ extension DaemonServices {
     private var knownZones: [String: UInt32] { host.readRecord(mount.volume.description.volume)?.zones ?? [:] }
 
     func listedZones() -> [ListedZone] {
-        let paths = knownZones.filter { isStill($0.value, at: $0.key) }
+        let known = knownZones
+        // A lower storage that hangs keeps nobody from the list: then it is what was noted.
+        let paths =
+            Deadline.run(seconds: Self.listSeconds) { [self] in known.filter { isStill($0.value, at: $0.key) } }
+            ?? known
         return mount.zoneKeyrings.map { keyring in
             // Several trees may have been assigned to it: the one that it was made for, mostly.
             let known = paths.filter { $0.value == keyring.zone.rawValue }.keys.min { ($0.count, $0) < ($1.count, $1) }
@@ -60,11 +65,10 @@ extension DaemonServices {
 
     /// False where something else is there now.
     private func isStill(_ zone: UInt32, at path: String) -> Bool {
-        switch Deadline.run(seconds: Self.lookUpSeconds, { [self] in lookUp(path) }) {
+        switch lookUp(path) {
         case .zone(let found): found.rawValue == zone
         case .link: false
         case .failed(let error): error.isClosedZone
-        case nil: true
         }
     }
 }

@@ -112,7 +112,7 @@ extension Rotation {
                     remedy: "repeat the command, which takes it along")
             }
         } catch {
-            for (zone, notes) in replaced { try? mount.cancelShredding(zone, restoring: notes) }
+            for (zone, notes) in replaced { try? mount.cancelShredding(zone, restoring: notes, editing: editing) }
             throw error
         }
     }

@@ -78,4 +78,17 @@ import Testing
         log.close()
         #expect(try told(sample).isEmpty)
     }
+
+    /// A backup was put back, longer than a mount reads: the chain goes on where the log ends, which the seal tells.
+    @Test func aLongLogThatLacksWhatIsRemembered() throws {
+        let sample = try AuditSample.filled(40)
+        var later = try #require(sample.remembered)
+        (later.sequence, later.hash, later.end) = (later.sequence + 9, later.hash.reversed(), later.end + 4000)
+        sample.remember(later)
+        let log = try sample.open(signer: sample.signer, remembering: true, maximumScan: 2048)
+        log.append(.mounted)
+        log.close()
+        #expect(try told(sample) == ["the log lacks the record that this host remembers"])
+        #expect(try sample.verify(sealed: false, keySource: .host).findings.map(\.what) == [.told])
+    }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import KeyManagement
 import Storage
+import Synchronization
 import TestSupport
 import Testing
 import VolumeEngine
@@ -241,6 +242,38 @@ import VolumeFormat
         }
     }
 
+    /// A program that renames for ever keeps no sweep from its end.
+    @Test(.timeLimit(.minutes(2))) func namesThatMoveAllTheTime() throws {
+        let test = try TestVolume()
+        _ = try Self.fill(test)
+        let volume = test.volume
+        let isOver = Atomic<Bool>(false)
+        let (ended, root) = (DispatchGroup(), volume.rootInode)
+        for name in ["file1", "directory"] {
+            ended.enter()
+            Thread.detachNewThread {
+                var names = (Array(name.utf8), Array("\(name), renamed".utf8))
+                while !isOver.load(ordering: .relaxed) {
+                    names.0.withUnsafeBytes { old in
+                        names.1.withUnsafeBytes { new in
+                            do { try volume.rename(root, old, root, new, flags: 0) } catch { Issue.record(error) }
+                        }
+                    }
+                    names = (names.1, names.0)
+                }
+                ended.leave()
+            }
+        }
+        let version = try test.mount.rotateKEK(.root, editing: Self.editing(test))
+        let outcome = Result { try test.mount.rewrap(.root, control: SweepControl(), threads: 1) }
+        isOver.store(true, ordering: .relaxed)
+        ended.wait()
+        try outcome.get()
+        let coverage = try test.mount.coverage(.root)
+        #expect(coverage.keks.keys.map { $0 } == [version], "\(coverage.keks)")
+        #expect(test.check().findings.isEmpty)
+    }
+
     /// As long as it is not certain that everything was wrapped anew, no version goes.
     @Test func retiringIsRefusedWhileARewrapIsNoted() throws {
         let test = try TestVolume()
@@ -254,6 +287,17 @@ import VolumeFormat
         }
         #expect(test.mount.keyring(.root)?.keks.map(\.state) == [.deactivated, .deactivated, .active])
         try test.mount.rewrap(.root, control: SweepControl())
+        // A shredding rewraps, too.
+        let replaced = try test.mount.beginShredding(.root)
+        #expect(throws: VolumeError.rewrapPending) {
+            _ = try test.mount.retire(.root, .first, editing: editing)
+        }
+        // One beside it leaves the metadata keys where they are, until it is called off.
+        _ = try test.mount.rotateKEK(.root, editing: editing)
+        try test.mount.rewrap(.root, control: SweepControl())
+        #expect(test.mount.keyring(.root)?.metadataKeys.map(\.kekVersion.rawValue) == [3])
+        try test.mount.cancelShredding(.root, restoring: replaced, editing: editing)
+        #expect(test.mount.keyring(.root)?.metadataKeys.map(\.kekVersion.rawValue) == [4])
         #expect(try test.mount.retire(.root, .first, editing: editing) == 1)
     }
 }

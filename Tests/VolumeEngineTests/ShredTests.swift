@@ -128,9 +128,9 @@ import VolumeFormat
         let before = test.mount.keyring(.root)?.pending
         let replaced = try test.mount.beginShredding(.root)
         #expect(replaced == before)
-        try test.mount.cancelShredding(.root, restoring: replaced)
+        try test.mount.cancelShredding(.root, restoring: replaced, editing: RewrapTests.editing(test))
         #expect(test.mount.keyring(.root)?.pending == before)
-        try test.mount.cancelShredding(.root, restoring: [])
+        try test.mount.cancelShredding(.root, restoring: [], editing: RewrapTests.editing(test))
         #expect(test.mount.keyring(.root)?.pending == [])
         try makeRoot(test, try addZone(test), "ward")
     }

@@ -26,7 +26,7 @@ import VolumeFormat
     private struct Kernel: KernelCaching {
         var onPurge: @Sendable ([UInt64]) -> Bool = { _ in true }
         func invalidateAttributes(_ nodes: [UInt64]) {}
-        func purge(_ nodes: [CachedNode]) -> Bool { onPurge(nodes.map(\.number)) }
+        func purge(_ nodes: [CachedNode], inPieces: Bool) -> Bool { onPurge(nodes.map(\.number)) }
         func wipeRequests() -> Bool { true }
         func expireNames() -> Bool { true }
         func forget(_ name: [UInt8], in parent: UInt64) {}

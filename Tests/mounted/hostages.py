@@ -112,7 +112,8 @@ def of_another_mount(volume):
     """Several directories, held up by pages of a file system that is none of ours to end: revocation, restoring and unmounting go on."""
     other = Volume(volume.root / "other")
     other.init().mount("allow_other,lease=600")
-    count = 6
+    # More than it takes threads to find out that one hangs, in a row.
+    count = 40
     for number in range(count):
         (other.mountpoint / f"buffer {number}").write_bytes(b"x" * 100_000)
     other.unmount()

@@ -126,7 +126,7 @@ def what_is_cancelled_meanwhile_does_not_begin(volume):
     volume.unmount().mount()
     wait_until(lambda: [sweep for sweep in sweeps() if sweep["sealedBytes"]], limit=20)
     equal(answer(volume, "reencrypt", top, "--cancel")["pending"], [], "pending")
-    wait_until(lambda: not sweeps(), limit=2)
+    wait_until(lambda: not sweeps(), limit=6)
     for _ in range(20):
         equal(sweeps(), [], "sweeps")
         time.sleep(0.1)
