@@ -115,9 +115,9 @@ struct Revocation {
         let inodes = volume.retainInodes(of: zone)
         defer { volume.release(inodes) }
         kernel.invalidateAttributes(inodes.map(\.node))
-        // What nobody writes to goes at once; the rest when it is stored. Directories have nothing to store: this, and what is purged when
-        // the zone is closed, is for them.
-        kernel.purge(nodes(volume.clean(inodes)), inPieces: false)
+        // What nobody writes to goes at once; the rest when it is stored. Directories have nothing to store, and may be held: they go when the
+        // zone is closed.
+        kernel.purge(files(volume.clean(inodes)), inPieces: false)
         let flushed = flush(root)
         kernel.purge(files(inodes), inPieces: false)
         // What was under way may have been added meanwhile.

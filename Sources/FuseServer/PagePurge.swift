@@ -47,18 +47,20 @@ final class PagePurge: Sendable {
     /// True when all pages are gone. Without `inPieces` those of a node that takes long are left to the thread that hangs at it.
     func purge(_ nodes: [CachedNode], inPieces: Bool, _ begin: Begin) -> Bool {
         let whole = nodes.map { Piece(node: $0.number, start: 0, length: 0) }
-        let late = Set(hung(whole, lostAfter: PatientWork.isLost, begin).map(\.node))
+        let late = Set(hung(whole, lostAfter: PatientWork.isLost, inPieces ? Self.mostAttempts : 1, begin).map(\.node))
         guard !late.isEmpty else { return true }
         guard inPieces else { return false }
         var pieces = nodes.filter { late.contains($0.number) }.flatMap(Self.pieces)
-        while !pieces.isEmpty { pieces = hung(pieces, lostAfter: Self.isLost, begin).flatMap(Self.parts) }
+        while !pieces.isEmpty {
+            pieces = hung(pieces, lostAfter: Self.isLost, Self.mostAttempts, begin).flatMap(Self.parts)
+        }
         return false
     }
 
     /// Those at which the kernel is held up. Where they are so many that others could not be begun, those come then.
-    private func hung(_ pieces: [Piece], lostAfter: UInt64, _ begin: Begin) -> [Piece] {
+    private func hung(_ pieces: [Piece], lostAfter: UInt64, _ attempts: Int, _ begin: Begin) -> [Piece] {
         var (hung, waiting) = ([Piece](), pieces)
-        for _ in 0..<Self.mostAttempts where !waiting.isEmpty {
+        for _ in 0..<attempts where !waiting.isEmpty {
             let (held, left) = attempt(waiting, lostAfter, begin)
             hung += held
             waiting = left

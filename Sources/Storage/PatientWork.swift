@@ -22,11 +22,10 @@ package final class PatientWork: Sendable {
     private let count: Int
     private let body: @Sendable (Int) -> Void
     private let late: @Sendable (Int) -> Void
-    private let next = Atomic<Int>(0)
     private let done = Atomic<Int>(0)
     private let isGivenUp = Atomic<Bool>(false)
     // Leaf lock.
-    private let underWay = Mutex<Set<Int>>([])
+    private let state = Mutex<(next: Int, underWay: Set<Int>)>((0, []))
 
     /// `late` gets each item that is done when nobody waits for it any more.
     package init(
@@ -38,9 +37,9 @@ package final class PatientWork: Sendable {
     }
 
     /// After `run`: the items at which it hangs.
-    package var hanging: Set<Int> { underWay.withLock { $0 } }
+    package var hanging: Set<Int> { state.withLock { $0.underWay } }
     /// After `run`: those that could not be begun for them.
-    package var notBegun: Range<Int> { min(next.load(ordering: .relaxed), count)..<count }
+    package var notBegun: Range<Int> { state.withLock { $0.next..<count } }
 
     /// Returns when it is done for all, or for all but those at which it hangs: how many those are, and what could not be begun for them.
     package func run(lostAfterMicroseconds: UInt64 = PatientWork.isLost) -> Int {
@@ -62,7 +61,7 @@ package final class PatientWork: Sendable {
                 return count - finished
             } else if now - joined >= (started < Self.several ? Self.hangs : Self.hangsAgain),
                 started < Self.mostThreads,
-                next.load(ordering: .relaxed) < count, !isWithoutThreads
+                !notBegun.isEmpty, !isWithoutThreads
             {
                 if start() { started += 1 } else { isWithoutThreads = true }
                 joined = now
@@ -75,14 +74,20 @@ package final class PatientWork: Sendable {
     private func start() -> Bool { PlainThread.detach { [self] in work() } }
 
     private func work() {
-        while true {
-            let item = next.add(1, ordering: .relaxed).oldValue
-            guard item < count else { return }
-            underWay.withLock { _ = $0.insert(item) }
+        while let item = take() {
             body(item)
-            underWay.withLock { _ = $0.remove(item) }
+            state.withLock { _ = $0.underWay.remove(item) }
             done.add(1, ordering: .sequentiallyConsistent)
             if isGivenUp.load(ordering: .sequentiallyConsistent) { late(item) }
+        }
+    }
+
+    private func take() -> Int? {
+        state.withLock { state in
+            guard state.next < count else { return nil }
+            defer { state.next += 1 }
+            state.underWay.insert(state.next)
+            return state.next
         }
     }
 

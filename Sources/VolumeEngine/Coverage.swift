@@ -44,6 +44,7 @@ package struct Coverage: Sendable, Equatable {
 }
 
 final class CoverageSweep: SweepVisitor {
+    let isForEverything = true
     private let volume: Volume
     private let zone: ZoneID
     private let control: SweepControl

@@ -198,6 +198,7 @@ extension Volume {
 
 /// Wraps every DEK of a zone by its active KEK.
 final class RewrapSweep: SweepVisitor {
+    let isForEverything = true
     private let volume: Volume
     private let zone: ZoneID
     private let control: SweepControl

@@ -16,6 +16,7 @@ final class ReencryptSweep: SweepVisitor {
     private let scope: UniqueID?
     private let control: SweepControl
     private let threads: Int
+    var isForEverything: Bool { scope == nil }
     // One batch for each thread; a thread uses its own.
     private let batches: Mutex<[Int: [Work]]>
     private let reencrypted = Atomic<UInt64>(0)

@@ -1,5 +1,6 @@
 import CLinux
 import Storage
+import Synchronization
 import VolumeFormat
 
 /// What a sweep does with what it finds. Called from several threads; an error counts against the object alone, and ENOENT and
@@ -19,11 +20,18 @@ protocol SweepVisitor: AnyObject, Sendable {
     func enters(_ directory: SweepDirectory) throws(Errno) -> Bool
     /// Whether a directory that cannot be read, because its zone is closed, is left out; by default it ends the sweep.
     func leavesOut(closed zone: ZoneID) -> Bool
+    /// Where an object lies makes no difference to what is done at it; by default it may.
+    var isForEverything: Bool { get }
 }
 
 extension SweepVisitor {
     func enters(_ directory: SweepDirectory) throws(Errno) -> Bool { true }
     func leavesOut(closed zone: ZoneID) -> Bool { false }
+    var isForEverything: Bool { false }
+}
+
+private final class PassedOver: Sendable {
+    let count = Atomic<Int>(0)
 }
 
 /// Where a sweep met an object.
@@ -82,6 +90,9 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
     /// False where `Volume.placing` is held, or moves are the caller's affair.
     var waitsForMoves = true
 
+    /// Entries that were gone, or not where they were looked for.
+    private let passedOver = PassedOver()
+
     private enum Item {
         case directory(SweepDirectory?, [CChar])
         case found(SweepDirectory)
@@ -104,11 +115,11 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         // that renames for ever keeps no sweep from its end. What gets the number of one that is gone was made since the sweep began.
         var settled: Set<InodeKey> = []
         for _ in 0..<Self.maximumRounds where !control.isCancelled {
-            let (inodes, missed) = takeMoves()
+            let (inodes, missed) = takeMoves(settled)
             if missed { walkAgain() }
             if inodes.isEmpty, !missed { return }
             for inode in inodes {
-                if !settled.contains(inode.key), revisit(inode) { settled.insert(inode.key) }
+                if revisit(inode) { settled.insert(inode.key) }
                 volume.table.release(inode)
             }
             visitor.finish(thread: 0)
@@ -116,12 +127,19 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         if !control.isCancelled { control.noteFailure("/: names move about all the time") }
     }
 
-    /// A move is noted after it was made: where none is, those that are under way come to their end first.
-    private func takeMoves() -> (inodes: [Inode], missed: Bool) {
-        let (inodes, missed) = moves.take()
+    /// A move is noted after it was made: where none is that has to be looked at, those that are under way come to their end first.
+    private func takeMoves(_ settled: Set<InodeKey>) -> (inodes: [Inode], missed: Bool) {
+        let (inodes, missed) = takeUnsettled(settled)
         guard inodes.isEmpty, !missed, waitsForMoves else { return (inodes, missed) }
         volume.placing.writing {}
-        return moves.take()
+        return takeUnsettled(settled)
+    }
+
+    private func takeUnsettled(_ settled: Set<InodeKey>) -> (inodes: [Inode], missed: Bool) {
+        let (inodes, missed) = moves.take()
+        let unsettled = inodes.filter { !settled.contains($0.key) }
+        for inode in inodes where settled.contains(inode.key) { volume.table.release(inode) }
+        return (unsettled, missed)
     }
 
     /// From where it began. A directory that was listed to its end is opened anew.
@@ -138,8 +156,10 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
         switch inode.kind {
         case .directory:
             do throws(Errno) {
+                let before = passedOver.count.load(ordering: .relaxed)
                 walk(from: .found(try volume.sweptDirectory(inode)))
-                return true
+                // What was passed over comes again by its own move, or by that of a directory above it.
+                return visitor.isForEverything && passedOver.count.load(ordering: .relaxed) == before
             } catch { note(error, "(moved meanwhile, lower inode \(inode.number))") }
         case .regular where visitor.wants(inode.zone):
             return attempt(.moved(inode)) { (entry) throws(Errno) in try visitor.visitFile(entry, thread: 0) }
@@ -259,7 +279,10 @@ struct SweepWalk<Visitor: SweepVisitor>: Sendable {
 
     private func note(_ error: Errno, _ path: @autoclosure () -> String) {
         // Gone is done; moved comes again.
-        guard error != .noEntry, error != .stale else { return }
+        guard error != .noEntry, error != .stale else {
+            passedOver.count.add(1, ordering: .relaxed)
+            return
+        }
         // Without keys nothing can go on.
         if error == .keyRevoked || error == .noKey { control.cancel() }
         control.noteFailure("\(path()): \(error.message)")

@@ -1,5 +1,6 @@
 import ControlPlane
 import Storage
+import Synchronization
 import VolumeEngine
 import VolumeFormat
 
@@ -51,16 +52,24 @@ extension DaemonServices {
 
     func listedZones() -> [ListedZone] {
         let known = knownZones
-        // A lower storage that hangs keeps nobody from the list: then it is what was noted.
-        let paths =
-            Deadline.run(seconds: Self.listSeconds) { [self] in known.filter { isStill($0.value, at: $0.key) } }
-            ?? known
+        // A lower storage that hangs keeps nobody from the list: what it has not told by then is as it was noted.
+        let gone = Gone()
+        _ = Deadline.run(seconds: Self.listSeconds) { [self] in
+            for (path, zone) in known where !isStill(zone, at: path) { gone.paths.withLock { _ = $0.insert(path) } }
+        }
+        let others = gone.paths.withLock { $0 }
+        let paths = known.filter { !others.contains($0.key) }
         return mount.zoneKeyrings.map { keyring in
             // Several trees may have been assigned to it: the one that it was made for, mostly.
             let known = paths.filter { $0.value == keyring.zone.rawValue }.keys.min { ($0.count, $0) < ($1.count, $1) }
             let path = keyring.zone == .root ? "" : known
             return ListedZone(path: path, status: ZoneStatus(keyring, keepers[keyring.zone]?.condition))
         }
+    }
+
+    /// Paths at which something else is there now.
+    private final class Gone: Sendable {
+        let paths = Mutex<Set<String>>([])
     }
 
     /// False where something else is there now.

@@ -113,7 +113,7 @@ def of_another_mount(volume):
     other = Volume(volume.root / "other")
     other.init().mount("allow_other,lease=600")
     # More than it takes threads to find out that one hangs, in a row.
-    count = 40
+    count = 24
     for number in range(count):
         (other.mountpoint / f"buffer {number}").write_bytes(b"x" * 100_000)
     other.unmount()
