@@ -46,20 +46,14 @@ struct LowerNode {
     /// The mode of a plain user's own object may keep even him out.
     fileprivate func againstMode<R>(_ volume: Volume, _ body: () throws(Errno) -> R) throws(Errno) -> R {
         let flags = Int32(LINUX_O_PATH) | (follow ? 0 : O_NOFOLLOW)
-        let node = try Lower.open(path: path, flags: flags)
-        guard let result = try volume.withLiftedMode(node, body) else { throw .access }
-        return result
+        return try volume.againstMode(try Lower.open(path: path, flags: flags), body)
     }
 }
 
 extension Volume {
     /// What an object says of its names; `nil` where it says nothing. `number` is its inode's, for reports.
     func readPlaces(_ node: LowerNode, _ number: UInt64) throws(Errno) -> PlaceList? {
-        let bytes: [UInt8]?
-        do throws(Errno) { bytes = try node.read() } catch {
-            guard error == .access, !isPrivileged else { throw error }
-            bytes = try node.againstMode(self) { () throws(Errno) in try node.read() }
-        }
+        let bytes = try node.againstMode(self) { () throws(Errno) in try node.read() }
         guard let bytes else { return nil }
         do { return try bytes.withUnsafeBytes { try PlaceList(parsing: $0) } } catch {
             throw damaged(.name, number, "malformed list of places")
@@ -71,10 +65,7 @@ extension Volume {
         guard list.places.count <= PlaceList.maximumCount else { throw .tooManyLinks }
         let bytes = list.encoded
         do throws(Errno) {
-            do throws(Errno) { try node.write(bytes) } catch {
-                guard error == .access, !isPrivileged else { throw error }
-                try node.againstMode(self) { () throws(Errno) in try node.write(bytes) }
-            }
+            try node.againstMode(self) { () throws(Errno) in try node.write(bytes) }
         } catch {
             // ext4 says ENOSPC both where an inode's attributes fill their block and where the disk is full.
             guard error == .noSpace, list.places.count > Self.placesThatAlwaysFit,

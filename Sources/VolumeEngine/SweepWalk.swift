@@ -76,7 +76,7 @@ enum SweepEntry {
 /// on with what it has found.
 ///
 /// Programs may change the tree meanwhile. Whatever was there before the walk, stays there, and is not moved, is visited; what was
-/// moved is visited at the end, again and again until nothing moves, and no move is under way. What is made meanwhile is not of
+/// moved is visited at the end, until nothing that was not looked at since has moved, and no move is under way. What is made meanwhile is not of
 /// interest: whoever starts a sweep has installed the new keys before.
 struct SweepWalk<Visitor: SweepVisitor>: Sendable {
     let volume: Volume

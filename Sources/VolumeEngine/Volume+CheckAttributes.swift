@@ -39,7 +39,7 @@ extension Volume {
             guard !keys.isEmpty else { return }
             for lowerName in sealed {
                 do throws(Errno) {
-                    let blob = try Lower.getAttribute(path: node.procPath, lowerName)
+                    let blob = try readSealed(node, lowerName)
                     let attribute = try openAttribute(blob, keys, inode, nil).plaintext
                     let name = String(decoding: attribute.name, as: UTF8.self)
                     guard let key = try index(of: lowerName, of: name, keys) else {

@@ -219,9 +219,10 @@ extension Volume {
     /// The program's umask, or a default ACL, may have kept even the owner out.
     private func putHeader(_ text: [CChar], into temporary: String, _ directory: Descriptor) throws(Errno) {
         let header = temporary + "/" + ReservedName.directoryHeader
-        if isPrivileged { return try Lower.symlink(target: text, directory, header) }
-        let made = try Lower.open(directory, temporary, flags: Int32(LINUX_O_PATH) | O_DIRECTORY | O_NOFOLLOW)
-        try againstMode(made) { () throws(Errno) in try Lower.symlink(target: text, directory, header) }
+        let flags = Int32(LINUX_O_PATH) | O_DIRECTORY | O_NOFOLLOW
+        try againstMode(try Lower.open(directory, temporary, flags: flags)) { () throws(Errno) in
+            try Lower.symlink(target: text, directory, header)
+        }
     }
 
     /// The entry of an object that was made just now.

@@ -9,13 +9,16 @@ extension Volume {
         try withLiftedMode(node) { () throws(Errno) in try Lower.open(path: node.procPath, flags: flags) }
     }
 
-    /// Runs `body`, and again with the mode lifted where that is what kept a plain user out: where the owner lacks some of `bits`.
+    /// Runs `body`, and again with the mode lifted where that is what kept a plain user out: where the owner lacks some of `bits`. `node` is
+    /// asked for only then.
     @inline(__always)
     func againstMode<R>(
-        _ node: Descriptor, needing bits: mode_t? = nil, _ body: () throws(Errno) -> R
+        _ node: @autoclosure () throws(Errno) -> Descriptor, needing bits: mode_t? = nil,
+        _ body: () throws(Errno) -> R
     ) throws(Errno) -> R {
         do throws(Errno) { return try body() } catch {
-            guard error == .access, !isPrivileged, let result = try withLiftedMode(node, needing: bits, body) else {
+            guard error == .access, !isPrivileged, let result = try withLiftedMode(try node(), needing: bits, body)
+            else {
                 throw error
             }
             return result

@@ -299,7 +299,7 @@ extension Volume {
     }
 
     /// By its lower name. The kernel looks at the file's mode, not at the descriptor.
-    private func readSealed(_ node: Descriptor, _ name: String) throws(Errno) -> [UInt8] {
+    func readSealed(_ node: Descriptor, _ name: String) throws(Errno) -> [UInt8] {
         try againstMode(node) { () throws(Errno) in try Lower.getAttribute(path: node.procPath, name) }
     }
 

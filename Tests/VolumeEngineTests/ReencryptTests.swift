@@ -243,29 +243,31 @@ import VolumeFormat
         #expect(try test.mount.coverage(.root).deks[.first]?.files == 0)
     }
 
+    /// Makes a file on another thread: faults are armed for one.
+    private static func makeMeanwhile(_ volume: Volume, in top: Inode) {
+        let made = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            do {
+                try Array("meanwhile".utf8).withUnsafeBytes { (name) throws in
+                    let file = try volume.create(top, name, mode: 0o644, flags: O_RDWR, TestVolume.root)
+                    volume.closeContent(file.content)
+                }
+            } catch { Issue.record(error) }
+            made.signal()
+        }
+        #expect(made.wait(timeout: .now() + 5) == .success)
+    }
+
     /// A file is made under the old KEK when the new one's note has been dated, and is not stored yet: it is due as well.
     @Test func compromisedWhileFilesAreMade() throws {
         let test = try TestVolume()
-        let failure = Mutex<String?>("not made")
         let (volume, top) = (test.volume, test.top)
         FaultInjection.arm(nth: 1, of: [.fsync]) {
             usleep(1_300_000)
-            let made = DispatchSemaphore(value: 0)
-            Thread.detachNewThread {
-                do {
-                    try Array("meanwhile".utf8).withUnsafeBytes { (name) throws in
-                        let file = try volume.create(top, name, mode: 0o644, flags: O_RDWR, TestVolume.root)
-                        volume.closeContent(file.content)
-                    }
-                    failure.withLock { $0 = nil }
-                } catch { failure.withLock { $0 = "\(error)" } }
-                made.signal()
-            }
-            _ = made.wait(timeout: .now() + 5)
+            Self.makeMeanwhile(volume, in: top)
         }
         _ = try test.mount.rotateKEK(.root, editing: RewrapTests.editing(test), compromised: true)
         FaultInjection.disarm()
-        #expect(failure.withLock { $0 } == nil)
         try test.mount.rewrap(.root, control: SweepControl())
         #expect(try reencrypt(test) == 1)
     }
@@ -305,22 +307,10 @@ import VolumeFormat
     /// The daemon dies between a compromised KEK's successor and the date of the re-encryption that follows: what was made until then is due.
     @Test func aCrashBeforeACompromisedKEKIsDated() throws {
         let test = try TestVolume()
-        let failure = Mutex<String?>("not made")
         let (volume, top) = (test.volume, test.top)
         FaultInjection.arm(nth: 1, of: [.fsync]) {
             usleep(2_300_000)
-            let made = DispatchSemaphore(value: 0)
-            Thread.detachNewThread {
-                do {
-                    try Array("meanwhile".utf8).withUnsafeBytes { (name) throws in
-                        let file = try volume.create(top, name, mode: 0o644, flags: O_RDWR, TestVolume.root)
-                        volume.closeContent(file.content)
-                    }
-                    failure.withLock { $0 = nil }
-                } catch { failure.withLock { $0 = "\(error)" } }
-                made.signal()
-            }
-            _ = made.wait(timeout: .now() + 5)
+            Self.makeMeanwhile(volume, in: top)
             // The keyring with the new KEK is stored, and then no more.
             FaultInjection.arm(nth: 2, of: [.renameat2], fault: .errno(.io), repeats: true)
         }
@@ -328,7 +318,6 @@ import VolumeFormat
             _ = try test.mount.rotateKEK(.root, editing: RewrapTests.editing(test), compromised: true)
         }
         FaultInjection.disarm()
-        #expect(failure.withLock { $0 } == nil)
         try test.crash()
         #expect(test.mount.keyring(.root)?.pending.map(\.kind) == [.rewrap, .reencrypt])
         let cancelled = SweepControl()
